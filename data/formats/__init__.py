@@ -1,0 +1,27 @@
+"""The log formats that Lodestar reads, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from lodestar.data.reading import Format
+
+__all__ = ["formats"]
+
+# In the order in which they are tried on a file.
+MODULES = ("lodestar_csv",)
+
+
+def formats() -> dict[str, Format]:
+    """Return every known format by name.
+
+    >>> sorted(formats())
+    ['azure', 'lodestar-csv', 'lodestar-klog', 'mooncake', 'native']
+    """
+    known: dict[str, Format] = {}
+    for module in MODULES:
+        found: Format = import_module(f"{__name__}.{module}").FORMAT
+        if found.name in known:
+            raise ValueError(f"two formats are named {found.name!r}")
+        known[found.name] = found
+    return known

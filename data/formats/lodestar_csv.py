@@ -1,0 +1,80 @@
+"""The processed CSV of Lodestar's gateway: one row a request, eight columns a pod."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import polars as pl
+
+from lodestar.data import schema as s
+from lodestar.data.delimited import numbers, raw_of, split_csv
+from lodestar.data.files import text_lines
+from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns
+
+__all__ = ["FORMAT"]
+
+HEAD: Final = b"request_id,selected_pod,input_tokens,output_tokens,"
+POD_COLUMN: Final = re.compile(r"(?P<pod>.+)-(?P<field>kv_hit_ratio)$")
+REQUEST_COLUMNS: Final = {
+    "input_tokens": s.PROMPT_TOKENS,
+    "output_tokens": s.OUTPUT_TOKENS,
+    "ttft": s.TTFT_MS,
+    "avg_tpot": s.TPOT_MS,
+    "e2e_latency": s.E2E_MS,
+}
+POD_FIELDS: Final = {
+    "kv_hit_ratio": s.HIT_RATIO,
+    "inflight_requests": s.INFLIGHT_REQUESTS,
+    "gpu_kv_cache": s.KV_USAGE_RATIO,
+    "running_requests": s.RUNNING_REQUESTS,
+    "waiting_requests": s.WAITING_REQUESTS,
+    "prefill_tokens": s.PREFILL_TOKENS,
+    "decode_tokens": s.DECODE_TOKENS,
+}
+
+
+def sniff(head: bytes) -> bool:
+    """Tell by the header."""
+    first = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    return first.startswith(HEAD) and b"-kv_hit_ratio" in first
+
+
+def read(content: bytes) -> Reading:
+    """Read the rows in the order of the integer `request_id`, which is the order of dispatch; no times are logged."""
+    lines = text_lines(content)
+    text, misshapen = split_csv(lines)
+    pods = [match["pod"] for name in text.columns if (match := POD_COLUMN.match(name))]
+    snapshot = {f"{pod}-{theirs}": (pod, ours) for pod in pods for theirs, ours in POD_FIELDS.items()}
+    wanted = [name for name in ("request_id", *REQUEST_COLUMNS, *snapshot) if name in text.columns]
+    good, unreadable = numbers(text, wanted)
+    good = good.sort("request_id", LINE)
+    return Reading(
+        rows=_rows(good),
+        candidates=pl.concat([_candidates(good, pod) for pod in pods]) if pods else as_columns(good.clear(), CANDIDATE_COLUMNS),
+        rejects=pl.concat([misshapen, unreadable]),
+        lines=len(lines) - 1,
+        raw=raw_of(lines),
+    )
+
+
+def _rows(good: pl.DataFrame) -> pl.DataFrame:
+    named = good.rename({k: v for k, v in REQUEST_COLUMNS.items() if k in good.columns}, strict=False)
+    named = named.with_columns(pl.col("request_id").cast(pl.Int64).cast(pl.String), pl.col("selected_pod").alias(s.INSTANCE))
+    return as_columns(named, ROW_COLUMNS)
+
+
+def _candidates(good: pl.DataFrame, pod: str) -> pl.DataFrame:
+    present = {f"{pod}-{theirs}": ours for theirs, ours in POD_FIELDS.items() if f"{pod}-{theirs}" in good.columns}
+    of_pod = good.select(LINE, pl.lit(pod).alias(s.INSTANCE), *(pl.col(k).alias(v) for k, v in present.items()))
+    # The log has percent.
+    return as_columns(of_pod.with_columns(pl.col(s.HIT_RATIO) / 100), CANDIDATE_COLUMNS)
+
+
+FORMAT: Final = Format(
+    name="lodestar-csv",
+    description="processed CSV of the Lodestar gateway, one row a request",
+    provides=("decisions", "candidates", "outcomes"),
+    sniff=sniff,
+    read=read,
+)

@@ -1,0 +1,90 @@
+"""A dataset in memory: plain arrays, one row a request in dispatch order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["RequestLog", "Workload"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests without decisions, complete enough to replay.
+
+    Attributes:
+        arrived_at_s: arrival times, non-decreasing, shape (n,).
+        prompt_tokens: shape (n,).
+        output_tokens: shape (n,).
+        block_ids: prefix blocks of all requests one after the other, as dense ids 0…B-1; equal id = equal prefix
+            up to and including this block.
+        block_offsets: request i owns ``block_ids[block_offsets[i]:block_offsets[i + 1]]``, shape (n + 1,).
+        block_tokens: prompt tokens in one block.
+        inferred: what the log left out → how it was inferred and how well, in words, for every output.
+    """
+
+    arrived_at_s: Floats
+    prompt_tokens: Ints
+    output_tokens: Ints
+    block_ids: Ints
+    block_offsets: Ints
+    block_tokens: int
+    inferred: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self.prompt_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLog:
+    """A dataset as its log has it: NaN (or -1 for `chosen`) where the log does not say.
+
+    Attributes:
+        dataset: its name.
+        instances: names, by instance index, length m.
+        request_id: as logged, length n.
+        arrived_at_s: shape (n,).
+        prompt_tokens: shape (n,).
+        output_tokens: shape (n,).
+        chosen: instance index of the decision, shape (n,), -1 where none is logged.
+        propensity: probability of the chosen instance, shape (n,).
+        policy: name of the logging policy where one name holds for all decisions.
+        candidate: whether instance j was a candidate of request i, shape (n, m).
+        snapshot: snapshot field → values, shape (n, m); see ``schema.SNAPSHOT_FIELDS``.
+        probability: of every candidate, shape (n, m).
+        ttft_ms: shape (n,).
+        tpot_ms: shape (n,).
+        e2e_ms: shape (n,).
+        block_ids: as in `Workload`; empty where no blocks are logged.
+        block_offsets: as in `Workload`.
+        block_tokens: None where no blocks are logged.
+    """
+
+    dataset: str
+    instances: list[str]
+    request_id: list[str]
+    arrived_at_s: Floats
+    prompt_tokens: Ints
+    output_tokens: Ints
+    chosen: Ints
+    propensity: Floats
+    policy: str | None
+    candidate: NDArray[np.bool_]
+    snapshot: dict[str, Floats]
+    probability: Floats
+    ttft_ms: Floats
+    tpot_ms: Floats
+    e2e_ms: Floats
+    block_ids: Ints
+    block_offsets: Ints
+    block_tokens: int | None
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self.prompt_tokens)

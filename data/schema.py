@@ -1,0 +1,140 @@
+"""The canonical tables: every column is declared here once and used by this name elsewhere.
+
+Times are seconds from the dataset's first arrival (``datasets.origin_s`` is that arrival in Unix time, where known);
+latencies are milliseconds; ratios lie between 0 and 1. NULL means "the log does not say", never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["OUTCOMES_LATENCIES", "REQUEST_KEY", "SNAPSHOT_FIELDS", "TABLES"]
+
+# Who and what
+DATASET: Final = "dataset"
+SOURCE_ID: Final = "source_id"
+REQUEST_INDEX: Final = "request_index"  # 0, 1, … in dispatch order
+REQUEST_ID: Final = "request_id"  # as the log names it
+INSTANCE_INDEX: Final = "instance_index"  # 0, 1, … by instance name
+INSTANCE: Final = "instance"
+GPU: Final = "gpu"
+
+# Requests
+ARRIVED_AT_S: Final = "arrived_at_s"
+PROMPT_TOKENS: Final = "prompt_tokens"
+OUTPUT_TOKENS: Final = "output_tokens"
+BLOCK_IDS: Final = "block_ids"
+
+# What the router knew of one instance when it decided
+HIT_RATIO: Final = "hit_ratio"  # share of the prompt that the router believes cached there
+INFLIGHT_REQUESTS: Final = "inflight_requests"  # sent and not finished, without this request
+RUNNING_REQUESTS: Final = "running_requests"
+WAITING_REQUESTS: Final = "waiting_requests"
+KV_USAGE_RATIO: Final = "kv_usage_ratio"
+INFLIGHT_PREFILL_REQUESTS: Final = "inflight_prefill_requests"  # sent, no first token yet
+INFLIGHT_DECODE_REQUESTS: Final = "inflight_decode_requests"  # past the first token
+PREFILL_TOKENS: Final = "prefill_tokens"  # prompt tokens of the requests with no first token yet
+DECODE_TOKENS: Final = "decode_tokens"  # tokens generated so far by the requests in flight
+LAST_ACCESS_AGE_S: Final = "last_access_age_s"  # since the deepest matched block was last used
+SCORE: Final = "score"
+PROBABILITY: Final = "probability"  # that the policy gave this candidate
+
+# Decisions and outcomes
+POLICY: Final = "policy"
+PROPENSITY: Final = "propensity"  # probability of the chosen candidate
+SNAPSHOT_AGE_MS: Final = "snapshot_age_ms"
+MODEL_VERSION: Final = "model_version"
+TTFT_MS: Final = "ttft_ms"
+TPOT_MS: Final = "tpot_ms"
+E2E_MS: Final = "e2e_ms"
+STATUS: Final = "status"  # 'ok', 'cancelled', 'error'
+
+SNAPSHOT_FIELDS: Final = (
+    HIT_RATIO,
+    INFLIGHT_REQUESTS,
+    RUNNING_REQUESTS,
+    WAITING_REQUESTS,
+    KV_USAGE_RATIO,
+    INFLIGHT_PREFILL_REQUESTS,
+    INFLIGHT_DECODE_REQUESTS,
+    PREFILL_TOKENS,
+    DECODE_TOKENS,
+    LAST_ACCESS_AGE_S,
+)
+OUTCOMES_LATENCIES: Final = (TTFT_MS, TPOT_MS, E2E_MS)
+REQUEST_KEY: Final = (DATASET, REQUEST_INDEX)
+
+#: Table → column → DuckDB type, in the order in which the columns are stored.
+TABLES: Final[dict[str, dict[str, str]]] = {
+    "datasets": {
+        DATASET: "VARCHAR PRIMARY KEY",
+        "created_at": "TIMESTAMPTZ",
+        "origin_s": "DOUBLE",
+        "clock": "VARCHAR",  # 'unix', or the format whose own clock the arrivals are read from; NULL without arrivals
+        "clock_start_s": "DOUBLE",  # what that clock showed at the first arrival
+        "block_tokens": "INTEGER",  # prompt tokens in one prefix block, where block ids are logged
+        POLICY: "VARCHAR",  # the logging policy where one is known for the whole dataset
+    },
+    "sources": {
+        SOURCE_ID: "VARCHAR",
+        DATASET: "VARCHAR",
+        "file": "VARCHAR",
+        "sha256": "VARCHAR",
+        "format": "VARCHAR",
+        "rows": "BIGINT",
+        "rejected": "BIGINT",
+        "ingested_at": "TIMESTAMPTZ",
+    },
+    "requests": {
+        DATASET: "VARCHAR",
+        REQUEST_INDEX: "BIGINT",
+        REQUEST_ID: "VARCHAR",
+        SOURCE_ID: "VARCHAR",
+        ARRIVED_AT_S: "DOUBLE",
+        PROMPT_TOKENS: "BIGINT",
+        OUTPUT_TOKENS: "BIGINT",
+    },
+    "blocks": {DATASET: "VARCHAR", REQUEST_INDEX: "BIGINT", BLOCK_IDS: "BIGINT[]"},
+    "instances": {DATASET: "VARCHAR", INSTANCE_INDEX: "BIGINT", INSTANCE: "VARCHAR", GPU: "VARCHAR"},
+    "decisions": {
+        DATASET: "VARCHAR",
+        REQUEST_INDEX: "BIGINT",
+        POLICY: "VARCHAR",
+        INSTANCE_INDEX: "BIGINT",
+        PROPENSITY: "DOUBLE",
+        SNAPSHOT_AGE_MS: "DOUBLE",
+        MODEL_VERSION: "VARCHAR",
+    },
+    "candidates": {
+        DATASET: "VARCHAR",
+        REQUEST_INDEX: "BIGINT",
+        INSTANCE_INDEX: "BIGINT",
+        **dict.fromkeys(SNAPSHOT_FIELDS, "DOUBLE"),
+        SCORE: "DOUBLE",
+        PROBABILITY: "DOUBLE",
+    },
+    "outcomes": {
+        DATASET: "VARCHAR",
+        REQUEST_INDEX: "BIGINT",
+        TTFT_MS: "DOUBLE",
+        TPOT_MS: "DOUBLE",
+        E2E_MS: "DOUBLE",
+        STATUS: "VARCHAR",
+    },
+    "engine_samples": {
+        DATASET: "VARCHAR",
+        INSTANCE_INDEX: "BIGINT",
+        "sampled_at_s": "DOUBLE",
+        RUNNING_REQUESTS: "DOUBLE",
+        WAITING_REQUESTS: "DOUBLE",
+        KV_USAGE_RATIO: "DOUBLE",
+    },
+    "rejects": {
+        DATASET: "VARCHAR",
+        SOURCE_ID: "VARCHAR",
+        "file": "VARCHAR",
+        "line": "BIGINT",
+        "reason": "VARCHAR",
+        "raw": "VARCHAR",
+    },
+}

@@ -1,0 +1,1 @@
+"""What a router knows about a candidate when it decides, as numbers."""

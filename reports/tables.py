@@ -1,0 +1,122 @@
+"""The result of a replay in the terminal, readable at 80 columns and better at 120."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from lodestar.reports.evidence import gates_grid, measured_grid, one_step_grid
+from lodestar.reports.grids import Cell, Column, Grid
+from lodestar.reports.numbers import number
+from lodestar.reports.policies import NARROW, WIDE, policy_grid
+from lodestar.reports.result import Result
+
+__all__ = ["grid_table", "replay_tables", "verdict_text"]
+
+WIDE_COLUMNS: Final = 110  # what the policy table needs in one piece
+STYLES: Final = {"": "", "best": "bold cyan", "good": "green", "bad": "red"}
+VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold white on red"}
+
+
+def replay_tables(result: Result) -> RenderableType:
+    """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
+    parts: list[RenderableType] = [_heading(result), verdict_text(result), _PolicyTables(result)]
+    if result.get("measured"):
+        parts.append(grid_table(measured_grid(result)))
+    if result["trust"]["gates"]:
+        parts.append(grid_table(gates_grid(result)))
+    parts.append(_origins(result))
+    if result["one_step"]:
+        parts.append(grid_table(one_step_grid(result)))
+    elif result["one_step_note"]:
+        parts.append(Text(f"No one-step estimates: {result['one_step_note']}\n", style="dim"))
+    if result["trust"]["verdict"] == "untrusted":
+        parts.append(verdict_text(result))  # the last lines are what a terminal shows
+    return Group(*parts)
+
+
+def grid_table(grid: Grid) -> RenderableType:
+    """Draw one grid as wide as the terminal lets it; names are shown as they are, never read as markup."""
+    return _GridTable(grid)
+
+
+def verdict_text(result: Result) -> Text:
+    """Return the verdict of the trust gates in one loud word, with its reasons below."""
+    trust = result["trust"]
+    style = VERDICT_STYLES.get(trust["verdict"], "bold black on yellow")
+    text = Text().append(f" {trust['verdict'].upper()} ", style=style).append(f" {_meaning(trust['verdict'])}\n")
+    for reason in trust["reasons"]:
+        text.append(f"  · {reason}\n")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _GridTable:
+    """A grid that folds its names where the terminal is narrow; numbers are never cut."""
+
+    grid: Grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = 28 if options.max_width >= WIDE_COLUMNS else 14
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for column in self.grid.columns:
+            table.add_column(_header(column), justify="left" if column.left else "right", no_wrap=not column.left)
+        for row in self.grid.rows:
+            table.add_row(*(_drawn(cell, names) for cell in row))
+        yield Text(f"{self.grid.title}\n", style="bold")
+        yield table
+        yield from (Text(note, style="dim") for note in self.grid.notes)
+        yield Text()
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyTables:
+    """The policy table, in one piece where there is room and in two where not."""
+
+    result: Result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= WIDE_COLUMNS:
+            yield grid_table(policy_grid(self.result, WIDE))
+            return
+        first, second = (policy_grid(self.result, columns) for columns in NARROW)
+        yield grid_table(Grid(first.title, first.columns))
+        yield grid_table(Grid("The same replay: TPOT, E2E, cache and SLO", second.columns, second.notes))
+
+
+def _heading(result: Result) -> Text:
+    return Text().append("Replay of ").append(result["dataset"], style="bold").append(f" · {result['created_at']}\n")
+
+
+def _meaning(verdict: str) -> str:
+    return {
+        "trusted": "the replay passed its gates",
+        "untrusted": "do not act on these closed-loop numbers",
+    }.get(verdict, "nothing measured to judge the replay by")
+
+
+def _header(column: Column) -> Text:
+    title = column.title if column.left else column.title.replace(" ", "\n")
+    return Text(title).append(f"\n{column.unit}" if column.unit else "", style="dim")
+
+
+def _drawn(cell: Cell, names: int) -> Text:
+    folded = cell.text if " " in cell.text else "\n".join(wrap(cell.text, names))  # at hyphens, where it has them
+    text = Text(folded, style=STYLES[cell.mark])
+    return text.append(f"\n{cell.note}", style="not bold dim") if cell.note else text
+
+
+def _origins(result: Result) -> Text:
+    """Say what the replay stands on: the engine model and what the log left out."""
+    text = Text("Stands on\n", style="bold")
+    text.append(f"  engine model: {result['engine']['source']}", style="not bold")
+    text.append(f", cache {number(result['engine']['kv_capacity_tokens'])} tokens an instance\n", style="not bold")
+    for what, how in result["inferred"].items():
+        text.append(f"  inferred {what}: {how}\n", style="not bold")
+    return text
