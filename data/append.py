@@ -114,8 +114,8 @@ def _without_known_ids(con: duckdb.DuckDBPyConnection, dataset: str, reading: Re
 def _require_one_clock(dataset: str, reading: Reading, clock: str | None) -> None:
     if reading.clock != clock and len(reading.rows):
         raise DataError(
-            f"dataset {dataset!r} has its arrivals by clock {clock or 'none'!r}, this file by {reading.clock or 'none'!r}; "
-            "expected the same. Ingest the file into another dataset"
+            f"dataset {dataset!r} has its arrivals by clock {clock or 'none'!r}, this file by "
+            f"{reading.clock or 'none'!r}; expected the same. Ingest the file into another dataset"
         )
 
 
@@ -137,7 +137,8 @@ def _ensure_dataset(con: duckdb.DuckDBPyConnection, dataset: str, reading: Readi
     if start is not None and before is not None and start < before:
         con.execute("UPDATE requests SET arrived_at_s = arrived_at_s + ? WHERE dataset = ?", [before - start, dataset])
     con.execute(
-        """UPDATE datasets SET clock_start_s = least(clock_start_s, $start), block_tokens = coalesce(block_tokens, $block),
+        """UPDATE datasets SET clock_start_s = least(clock_start_s, $start),
+        block_tokens = coalesce(block_tokens, $block),
         origin_s = CASE WHEN clock = 'unix' THEN least(clock_start_s, $start) END WHERE dataset = $dataset""",
         {"start": start, "block": reading.block_tokens, "dataset": dataset},
     )
@@ -156,12 +157,16 @@ def _ensure_instances(con: duckdb.DuckDBPyConnection, dataset: str, reading: Rea
     told = seen.to_frame(s.INSTANCE).with_columns(gpu.alias(s.GPU))
     after = told.join(before, on=s.INSTANCE, how="full", coalesce=True).sort(s.INSTANCE).with_row_index("now")
     con.execute("DELETE FROM instances WHERE dataset = ?", [dataset])
-    _insert_frame(con, "instances", after.select(
-        pl.lit(dataset).alias(s.DATASET),
-        pl.col("now").cast(pl.Int64).alias(s.INSTANCE_INDEX),
-        s.INSTANCE,
-        pl.coalesce(s.GPU, f"{s.GPU}_right").alias(s.GPU),
-    ))
+    _insert_frame(
+        con,
+        "instances",
+        after.select(
+            pl.lit(dataset).alias(s.DATASET),
+            pl.col("now").cast(pl.Int64).alias(s.INSTANCE_INDEX),
+            s.INSTANCE,
+            pl.coalesce(s.GPU, f"{s.GPU}_right").alias(s.GPU),
+        ),
+    )
     moved = after.filter(pl.col(s.INSTANCE_INDEX).is_not_null() & (pl.col(s.INSTANCE_INDEX) != pl.col("now")))
     if len(moved):
         _renumber(con, dataset, PLACED, s.INSTANCE_INDEX, moved.select(pl.col(s.INSTANCE_INDEX).alias("old"), "now"))
@@ -187,9 +192,19 @@ def _insert(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading, sour
     _insert_table(con, "candidates", candidates, dataset, source)
     rejects = reading.rejects.with_columns(pl.Series("raw", reading.raw(reading.rejects[LINE]), dtype=pl.String))
     _insert_table(con, "rejects", rejects, dataset, source)
+    notes = "; ".join(reading.notes) or None
     con.execute(
-        "INSERT INTO sources SELECT ?, ?, ?, ?, ?, ?, ?, now()",
-        [source.identity(dataset), dataset, source.file, source.sha256, source.format, reading.lines, len(rejects)],
+        "INSERT INTO sources SELECT ?, ?, ?, ?, ?, ?, ?, ?, now()",
+        [
+            source.identity(dataset),
+            dataset,
+            source.file,
+            source.sha256,
+            source.format,
+            reading.lines,
+            len(rejects),
+            notes,
+        ],
     )
     _set_policy(con, dataset)
 
@@ -221,7 +236,8 @@ def _insert_frame(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFram
 
 def _set_policy(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
     con.execute(
-        """UPDATE datasets SET policy = (SELECT CASE WHEN count(DISTINCT coalesce(policy, '')) = 1 THEN any_value(policy) END
+        """UPDATE datasets SET policy = (
+            SELECT CASE WHEN count(DISTINCT coalesce(policy, '')) = 1 THEN any_value(policy) END
         FROM decisions WHERE dataset = $dataset) WHERE dataset = $dataset""",
         {"dataset": dataset},
     )

@@ -27,7 +27,10 @@ def checked(reading: Reading) -> Reading:
     """Move the rows that break a rule to the rejects, with their candidates left out."""
     facts = reading.rows.join(_candidate_facts(reading.candidates), on=LINE, how="left", maintain_order="left")
     # One pass over the rows of the file: the second row of a request id is the duplicate, not the first.
-    judged = facts.with_columns(_first_broken(_row_rules()).alias("reason"))
+    rules = _row_rules()
+    if reading.clock is not None:
+        rules[f"{s.ARRIVED_AT_S} is missing, though other rows have it"] = pl.col(s.ARRIVED_AT_S).is_null()
+    judged = facts.with_columns(_first_broken(rules).alias("reason"))
     sound = judged.filter(pl.col("reason").is_null()).sort(LINE)
     again = sound.filter(~pl.col(s.REQUEST_ID).is_first_distinct() & pl.col(s.REQUEST_ID).is_not_null())
     doubled = again.select(LINE, pl.lit("duplicate request_id").alias("reason"))
@@ -45,16 +48,16 @@ def _first_broken(rules: dict[str, pl.Expr]) -> pl.Expr:
 
 
 def _row_rules() -> dict[str, pl.Expr]:
-    latencies = {
-        f"{name} is negative": pl.col(name) < 0 for name in (*s.OUTCOMES_LATENCIES, s.SNAPSHOT_AGE_MS)
-    }
+    latencies = {f"{name} is negative": pl.col(name) < 0 for name in (*s.OUTCOMES_LATENCIES, s.SNAPSHOT_AGE_MS)}
     chosen_unknown = pl.col(s.INSTANCE).is_not_null() & ~pl.col("names").list.contains(pl.col(s.INSTANCE))
     off_one = (pl.col("probability_sum") - 1).abs() > PROBABILITY_TOLERANCE
     return {
         f"{s.PROMPT_TOKENS} is missing": pl.col(s.PROMPT_TOKENS).is_null(),
         f"{s.PROMPT_TOKENS} is not positive": pl.col(s.PROMPT_TOKENS) <= 0,
         f"{s.OUTPUT_TOKENS} is negative": pl.col(s.OUTPUT_TOKENS) < 0,
-        f"{s.BLOCK_IDS} holds an id that is no 64-bit integer": pl.col(s.BLOCK_IDS).list.eval(pl.element().is_null()).list.any(),
+        f"{s.BLOCK_IDS} holds an id that is no 64-bit integer": pl.col(s.BLOCK_IDS)
+        .list.eval(pl.element().is_null())
+        .list.any(),
         **latencies,
         f"{s.STATUS} is not one of {', '.join(STATUSES)}": ~pl.col(s.STATUS).is_in(STATUSES),
         "a candidate is listed twice": pl.col("names").list.n_unique() < pl.col("names").list.len(),

@@ -9,14 +9,15 @@ from typing import Final
 
 import polars as pl
 
-from lodestar.data.reading import LINE, rejects_of
+from lodestar.data.errors import DataError
+from lodestar.data.reading import LINE, not_whole, rejects_of
 
 __all__ = ["numbers", "raw_of", "split_csv"]
 
 QUOTE: Final = '"'
 
 
-def split_csv(lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_csv(lines: pl.DataFrame, required: tuple[str, ...] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split `line`, `raw` (header first) into text columns plus `line`, and the rejects: `line`, `reason`.
 
     >>> frame = pl.DataFrame({"line": [1, 2, 3], "raw": ["a,b", "1,2", "3"]})
@@ -24,7 +25,7 @@ def split_csv(lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     >>> columns.rows(), rejects.rows()
     ([(2, '1', '2')], [(3, 'expected 2 fields, found 1')])
     """
-    header, body = _fields(lines["raw"][0]), lines.slice(1)
+    header, body = _header(lines, required), lines.slice(1)
     quoted = body.filter(pl.col("raw").str.contains(QUOTE, literal=True))
     plain = body.filter(~pl.col("raw").str.contains(QUOTE, literal=True)).with_columns(
         pl.col("raw").str.split(",").alias("fields")
@@ -39,8 +40,10 @@ def split_csv(lines: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return good.select(LINE, *columns), rejects_of(bad[LINE], reasons.to_series())
 
 
-def numbers(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def numbers(frame: pl.DataFrame, columns: list[str], whole: tuple[str, ...] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Turn text columns into numbers (empty → NULL); rows with text that is no finite number become rejects.
+
+    The columns in `whole` are Float64 too, but may only hold whole numbers.
 
     >>> good, rejects = numbers(pl.DataFrame({"line": [1, 2], "a": ["1.5", "x"]}), ["a"])
     >>> good.rows(), rejects.rows()
@@ -54,7 +57,19 @@ def numbers(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, pl.D
     judged = frame.with_columns(reason.alias("reason"))
     bad = judged.filter(pl.col("reason").is_not_null())
     good = judged.filter(pl.col("reason").is_null()).drop("reason")
-    return good.with_columns(value.alias(name) for name, value in as_float.items()), bad.select(LINE, "reason")
+    good = good.with_columns(value.alias(name) for name, value in as_float.items())
+    fraction = pl.coalesce(
+        pl.lit(None, dtype=pl.String),
+        *(
+            pl.when(not_whole(name)).then(pl.format("column '{}': {} is no whole number", pl.lit(name), name))
+            for name in whole
+        ),
+    )
+    uncountable = good.with_columns(fraction.alias("reason")).filter(pl.col("reason").is_not_null())
+    return (
+        good.join(uncountable, on=LINE, how="anti", maintain_order="left"),
+        pl.concat([bad.select(LINE, "reason"), uncountable.select(LINE, "reason")]),
+    )
 
 
 def raw_of(lines: pl.DataFrame) -> Callable[[pl.Series], list[str]]:
@@ -65,6 +80,17 @@ def raw_of(lines: pl.DataFrame) -> Callable[[pl.Series], list[str]]:
         return found["raw"].to_list()
 
     return look_up
+
+
+def _header(lines: pl.DataFrame, required: tuple[str, ...]) -> list[str]:
+    header = [name.strip() for name in _fields(lines["raw"][0])]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"column {twice[0]!r} is there twice; expected it once. Remove one")
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise DataError(f"column {missing[0]!r} is missing; found {', '.join(header)[:200]}. Choose another --format")
+    return header
 
 
 def _fields(raw: str) -> list[str]:

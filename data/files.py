@@ -54,9 +54,9 @@ def decompressed(content: bytes, name: str = "content") -> bytes:
 
 
 def text_lines(content: bytes) -> pl.DataFrame:
-    """Split text into frame `line` (from 1), `raw`, without the empty lines; bytes that are no UTF-8 become U+FFFD.
+    r"""Split text into frame `line` (from 1), `raw`, without the empty lines; bytes that are no UTF-8 become U+FFFD.
 
-    >>> text_lines(b"a\\r\\n\\nb").rows()
+    >>> text_lines(b"a\r\n\nb").rows()
     [(1, 'a'), (3, 'b')]
     """
     raw = pl.Series("raw", content.decode("utf-8", errors="replace").split("\n"), dtype=pl.String)

@@ -109,6 +109,8 @@ def _ingest_one(
 ) -> SourceReport:
     on_disk = read_file(path)
     sha256, content = sha256_of(on_disk), decompressed(on_disk, str(path))
+    if not content.strip():
+        raise DataError(f"{path} is empty; expected a log. Check the file")
     format = forced or _sniffed(path, content)
     with open_store(workspace) as con:
         if is_stored(con, dataset, sha256):

@@ -106,7 +106,7 @@ def _assign(
     before: Ints,
     after: Ints,
 ) -> tuple[Ints, Ints, Floats, Floats]:
-    n, m = hit.shape
+    n = len(hit)
     group, count = np.zeros(n, dtype=np.int64), 0
     size, place = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     shortest, longest, typical = np.zeros(n), np.zeros(n), np.zeros(n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,12 +10,25 @@ import polars as pl
 
 from lodestar.data import schema as s
 
-__all__ = ["CANDIDATE_COLUMNS", "LINE", "ROW_COLUMNS", "Format", "Reading", "as_columns", "rejects_of"]
+__all__ = [
+    "CANDIDATE_COLUMNS",
+    "LINE",
+    "ROW_COLUMNS",
+    "Columns",
+    "Format",
+    "Reading",
+    "as_columns",
+    "not_whole",
+    "rejects_of",
+]
 
 LINE: Final = "line"
+MOST_WHOLE: Final = 2**53
+
+Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 
 #: One row a request: what the log says of the request, its decision and its outcome.
-ROW_COLUMNS: Final[dict[str, type[pl.DataType] | pl.DataType]] = {
+ROW_COLUMNS: Final[Columns] = {
     LINE: pl.Int64,
     s.REQUEST_ID: pl.String,
     s.ARRIVED_AT_S: pl.Float64,
@@ -32,7 +45,7 @@ ROW_COLUMNS: Final[dict[str, type[pl.DataType] | pl.DataType]] = {
     s.STATUS: pl.String,
 }
 #: One row a candidate, joined to its request by line.
-CANDIDATE_COLUMNS: Final[dict[str, type[pl.DataType] | pl.DataType]] = {
+CANDIDATE_COLUMNS: Final[Columns] = {
     LINE: pl.Int64,
     s.INSTANCE: pl.String,
     **dict.fromkeys(s.SNAPSHOT_FIELDS, pl.Float64),
@@ -41,7 +54,7 @@ CANDIDATE_COLUMNS: Final[dict[str, type[pl.DataType] | pl.DataType]] = {
 }
 
 
-def as_columns(frame: pl.DataFrame, columns: dict[str, type[pl.DataType] | pl.DataType]) -> pl.DataFrame:
+def as_columns(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """Bring a frame to the declared columns, with NULL for those that it lacks and for NaN.
 
     >>> as_columns(pl.DataFrame({"line": [1]}), {"line": pl.Int64, "instance": pl.String}).rows()
@@ -52,6 +65,15 @@ def as_columns(frame: pl.DataFrame, columns: dict[str, type[pl.DataType] | pl.Da
         for name, dtype in columns.items()
     ]
     return frame.select(exprs).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def not_whole(column: str) -> pl.Expr:
+    """Tell where a Float64 column holds what no count can be: a fraction, or more than a float counts exactly.
+
+    >>> pl.DataFrame({"a": [1.0, 1.5, 1e300]}).select(not_whole("a")).to_series().to_list()
+    [False, True, True]
+    """
+    return (pl.col(column) % 1 != 0) | (pl.col(column).abs() > MOST_WHOLE)
 
 
 def rejects_of(lines: pl.Series | list[int], reasons: pl.Series | list[str]) -> pl.DataFrame:

@@ -83,6 +83,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "format": "VARCHAR",
         "rows": "BIGINT",
         "rejected": "BIGINT",
+        "notes": "VARCHAR",  # what a user should know of how the file was read
         "ingested_at": "TIMESTAMPTZ",
     },
     "requests": {

@@ -138,7 +138,9 @@ def _one_policy(requests: pl.DataFrame) -> str | None:
 
 
 def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, n: int) -> tuple[Ints, Ints]:
-    blocks = _frame(con, "SELECT request_index, block_ids FROM blocks WHERE dataset = ? ORDER BY request_index", dataset)
+    blocks = _frame(
+        con, "SELECT request_index, block_ids FROM blocks WHERE dataset = ? ORDER BY request_index", dataset
+    )
     lengths = np.zeros(n, dtype=np.int64)
     lengths[blocks[s.REQUEST_INDEX].to_numpy()] = blocks[s.BLOCK_IDS].list.len().to_numpy()
     ids = blocks[s.BLOCK_IDS].explode(empty_as_null=False).to_numpy().astype(np.int64)

@@ -62,6 +62,12 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _copied(_INFLIGHT, "requests"),
     Feature("uncached_prompt_tokens", "tokens", "(1 - hit_ratio) * prompt_tokens", (_HIT,)),
     Feature("tokens_to_first_token", "tokens", "prefill_tokens + uncached_prompt_tokens", (_PREFILL, _HIT)),
+    Feature(
+        "queued_requests",
+        "requests",
+        "max(inflight_requests - running_requests, 0)",
+        (_INFLIGHT, schema.RUNNING_REQUESTS),
+    ),
     Feature("inflight_above_best", "requests", "inflight_requests - best(inflight_requests)", (_INFLIGHT,)),
     Feature("inflight_above_mean", "requests", "inflight_requests - mean(inflight_requests)", (_INFLIGHT,)),
     Feature(
@@ -139,6 +145,8 @@ def candidate_features(prompt_tokens: float, snapshot: Floats, out: Floats) -> N
         out[j, 10] = snapshot[j, _S_INFLIGHT]
         out[j, 11] = uncached
         out[j, 12] = snapshot[j, _S_PREFILL_TOKENS] + uncached
+        queued = snapshot[j, _S_INFLIGHT] - snapshot[j, _S_RUNNING]
+        out[j, 13] = queued if not queued < 0.0 else 0.0  # a stale snapshot can run more than is in flight; NaN stays
     _compare(out, _F_INFLIGHT, _F_INFLIGHT_ABOVE, 1.0)
     _compare(out, _F_TOKENS, _F_TOKENS_ABOVE, 1.0)
     _compare(out, _F_HIT, _F_HIT_ABOVE, -1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import decimals, number, percent, plain
-from lodestar.reports.result import QUANTILES, Measured, OneStep, QuantileName, Result
+from lodestar.reports.result import QUANTILES, Gate, Measured, OneStep, QuantileName, Result
 
 __all__ = ["gates_grid", "measured_grid", "one_step_grid"]
 
@@ -13,9 +13,9 @@ def gates_grid(result: Result) -> Grid:
     """Return the trust gates: what was found, its limit, passed or failed."""
     gates = result["trust"]["gates"]
     columns = [
-        Column("gate", "", [Cell(gate["name"]) for gate in gates], left=True),
-        Column("value", "", [Cell(plain(gate["value"])) for gate in gates]),
-        Column("limit", "", [Cell(plain(gate["limit"])) for gate in gates]),
+        Column("gate", "", [Cell(gate["name"].replace("_", " ")) for gate in gates], left=True),
+        Column("value", "", [Cell(number(gate["value"], 3)) for gate in gates]),
+        Column("limit", "", [Cell(_limit(gate)) for gate in gates]),
         Column("", "", [_passed(gate["passed"]) for gate in gates], left=True),
     ]
     return Grid("Trust gates", columns)
@@ -65,6 +65,12 @@ def _estimates(rows: list[OneStep], policies: list[str], estimator: str) -> Colu
         for policy in policies
     ]
     return Column(f"one-step {estimator.upper()}", "ms", cells)
+
+
+def _limit(gate: Gate) -> str:
+    """Say from which side the limit holds: errors pass below it, correlations above."""
+    below = gate["value"] is not None and gate["limit"] is not None and abs(gate["value"]) <= gate["limit"]
+    return f"{'≤' if below == gate['passed'] else '≥'} {plain(gate['limit'])}"
 
 
 def _passed(passed: bool) -> Cell:

@@ -10,15 +10,15 @@ __all__ = ["MISSING", "decimals", "interval", "number", "percent", "plain"]
 MISSING = "–"
 
 
-def decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals a column of numbers needs: four figures for its largest.
+def decimals(values: Iterable[float | None], figures: int = 4) -> int:
+    """Return how many decimals a column of numbers needs to show so many figures of its largest.
 
     >>> decimals([2731.2, 45.0]), decimals([38.21, 102.4]), decimals([0.0123])
     (0, 1, 4)
     """
     largest = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
-    figures = math.floor(math.log10(largest)) + 1 if largest > 0 else 1
-    return min(4, max(0, 4 - max(figures, 0)))
+    before_point = math.floor(math.log10(largest)) + 1 if largest > 0 else 1
+    return min(4, max(0, figures - max(before_point, 0)))
 
 
 def number(value: float | None, places: int = 0, signed: bool = False) -> str:

@@ -12,26 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from lodestar.data.schema import (
-    ARRIVED_AT_S,
-    INSTANCE_INDEX,
-    POLICY,
-    TTFT_MS,
-    WAITING_REQUESTS,
-)
-from lodestar.reports.colours import GRID, INK, Look, looks
-from lodestar.reports.numbers import decimals, number, percent
-from lodestar.reports.result import LATENCIES, LatencyName, Measured, QuantileName, Result
+from lodestar.data.schema import ARRIVED_AT_S, INSTANCE_INDEX, POLICY, TTFT_MS, WAITING_REQUESTS
+from lodestar.reports.canvas import LOG_AXIS, clock, dressed, finite, latency_title, policy_line
+from lodestar.reports.colours import INK, Look, looks
+from lodestar.reports.comparisons import calibration_figure, difference_figure, measured_figure
+from lodestar.reports.result import LATENCIES, LatencyName, Result
 
-__all__ = [
-    "calibration_figure",
-    "cdf_figure",
-    "difference_figure",
-    "measured_figure",
-    "queue_figure",
-    "replay_figures",
-    "ttft_over_time_figure",
-]
+__all__ = ["cdf_figure", "queue_figure", "replay_figures", "ttft_over_time_figure"]
 
 Floats = NDArray[np.float64]
 
@@ -45,16 +32,14 @@ def replay_figures(result: Result, replay_dir: Path) -> dict[str, go.Figure]:
     """Return every figure that the files of a replay allow, by name, in the order of a report."""
     requests = pl.read_parquet(replay_dir / "requests.parquet")
     look = looks(policy["policy"] for policy in result["policies"])
-    figures = {f"difference_{latency}": difference_figure(result, latency, look) for latency in LATENCIES}
-    figures |= {
-        f"cdf_{latency}": cdf_figure(requests, latency, look, result["slo"].get(latency)) for latency in LATENCIES
-    }
+    slo = result["slo"]
+    figures: dict[str, go.Figure] = {}
+    if any(policy["difference"] for policy in result["policies"]):
+        figures |= {f"difference_{name}": difference_figure(result, name, look) for name in LATENCIES}
+    figures |= {f"cdf_{name}": cdf_figure(requests, name, look, slo.get(name)) for name in LATENCIES}
     figures["ttft_over_time"] = ttft_over_time_figure(requests, look)
     figures["queue"] = queue_figure(pl.read_parquet(replay_dir / "queue.parquet"), list(look))
-    if (replay_dir / "calibration.parquet").exists():
-        rows = pl.read_parquet(replay_dir / "calibration.parquet")
-        for target in rows["target"].unique(maintain_order=True):
-            figures[f"calibration_{target}"] = calibration_figure(rows.filter(target=target), target)
+    figures |= _calibrations(replay_dir / "calibration.parquet")
     if measured := result.get("measured"):
         figures["measured_mean"] = measured_figure(measured, "mean", look)
         figures["measured_p99"] = measured_figure(measured, "p99", look)
@@ -64,153 +49,101 @@ def replay_figures(result: Result, replay_dir: Path) -> dict[str, go.Figure]:
 def cdf_figure(
     requests: pl.DataFrame, latency: LatencyName, look: dict[str, Look], slo_ms: float | None = None
 ) -> go.Figure:
-    """Draw the share of requests below each latency, one line a policy, seed 0."""
-    figure = _figure(f"{_name(latency)} (ms)", "requests below, %", height=320)
-    for policy, of_policy in look.items():
-        values = _finite(requests.filter(pl.col(POLICY) == policy)[latency])
+    """Draw the share of requests below each latency, one line a policy."""
+    figure = dressed(go.Figure(), 320, f"{latency_title(latency)} (ms)", "requests below (%)")
+    for policy, its_look in look.items():
+        values = finite(requests.filter(pl.col(POLICY) == policy)[latency])
         if len(values):
             found = np.quantile(values, CDF_LEVELS, method="inverted_cdf")
-            figure.add_trace(_line(policy, of_policy, found, 100 * CDF_LEVELS, "%{x:,.4~g} ms, %{y:.1f} %"))
-    figure.update_xaxes(type="log", **_LOG_TICKS)
+            hover = "%{y:.1f} % below %{x:,.4~g} ms"
+            figure.add_trace(policy_line(policy, its_look, found, 100 * CDF_LEVELS, hover))
+    figure.update_xaxes(**LOG_AXIS)
     figure.update_yaxes(tickvals=[0, 25, 50, 75, 90, 100], range=[0, 101])
     if slo_ms:
         figure.add_vline(slo_ms, line={"color": INK, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            x=np.log10(slo_ms), y=0, text="SLO", showarrow=False, xanchor="left", yanchor="bottom", xshift=3
-        )
+        place = {"xanchor": "left", "yanchor": "bottom", "xshift": 3, "showarrow": False}
+        figure.add_annotation(x=np.log10(slo_ms), y=0, text="SLO", **place)
     return figure
 
 
 def ttft_over_time_figure(requests: pl.DataFrame, look: dict[str, Look]) -> go.Figure:
-    """Draw mean and P90 TTFT of the requests that arrived in each of 60 equal times, seed 0."""
-    figure = make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06)
-    last_s = float(requests[ARRIVED_AT_S].cast(pl.Float64).to_numpy().max())
-    scale, unit = _clock(last_s)
-    for policy, of_policy in look.items():
-        buckets = _over_time(requests.filter(pl.col(POLICY) == policy), last_s)
-        for row, column in ((1, "mean"), (2, "p90")):
-            line = _line(policy, of_policy, buckets["time_s"].to_numpy() / scale, buckets[column].to_numpy(), "%{y:,.0f} ms")
-            line.connectgaps = False
+    """Draw mean and P90 TTFT of the requests that arrived in each of 60 equal spans of time."""
+    figure = dressed(make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06), 460)
+    last_s = float(finite(requests[ARRIVED_AT_S]).max())
+    scale, unit = clock(last_s)
+    for policy, its_look in look.items():
+        spans = _ttft_by_span(requests.filter(pl.col(POLICY) == policy), last_s)
+        for row, column in enumerate(("mean", "p90"), start=1):
+            at, values = (spans[name].to_numpy() for name in ("time_s", column))
+            line = policy_line(policy, its_look, at / scale, values, "%{y:,.0f} ms")
             figure.add_trace(line.update(showlegend=row == 1), row=row, col=1)
-    _dress(figure, height=460)
-    figure.update_xaxes(title=f"arrival, {unit} from the first", row=2, col=1)
-    figure.update_yaxes(title="mean TTFT (ms)", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(title="P90 TTFT (ms)", rangemode="tozero", row=2, col=1)
+            figure.update_yaxes(title={"text": f"{column.upper() if row == 2 else column} TTFT (ms)"}, row=row, col=1)
+    figure.update_xaxes(title={"text": f"arrival ({unit} after the first)"}, row=2, col=1)
+    figure.update_yaxes(rangemode="tozero", tickformat=",")
     figure.update_layout(hovermode="x unified")
     return figure
 
 
 def queue_figure(queue: pl.DataFrame, policies: list[str]) -> go.Figure:
-    """Draw the mean number of waiting requests by instance and time, one panel a policy, seed 0."""
+    """Draw the mean number of waiting requests by instance and time, one panel a policy, one scale for all."""
+    instances = queue[INSTANCE_INDEX].n_unique()
+    gap, panel = 34, min(260, 40 + 14 * instances)
+    drawn = (panel + gap) * len(policies)
     titles = [escape(policy) for policy in policies]
-    instances = int(queue[INSTANCE_INDEX].n_unique())
-    panel = min(260, 40 + 14 * instances)
-    height = 70 + (panel + 34) * len(policies)
-    figure = make_subplots(
-        len(policies), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=34 / (height - 70)
-    )
-    last_s = float(queue["time_s"].cast(pl.Float64).to_numpy().max())
-    scale, unit = _clock(last_s)
+    figure = make_subplots(len(policies), 1, shared_xaxes=True, subplot_titles=titles, vertical_spacing=gap / drawn)
+    last_s = float(finite(queue["time_s"]).max())
+    scale, unit = clock(last_s)
     for row, policy in enumerate(policies, start=1):
-        times, names, depth = _depths(queue.filter(pl.col(POLICY) == policy), last_s)
-        figure.add_trace(
-            go.Heatmap(
-                x=times / scale,
-                y=names,
-                z=depth,
-                coloraxis="coloraxis",
-                hovertemplate=f"instance %{{y}}, %{{x:,.4~g}} {unit}: %{{z:.1f}} waiting<extra>{escape(policy)}</extra>",
-            ),
-            row=row,
-            col=1,
-        )
-    _dress(figure, height)
-    figure.update_yaxes(title="instance", showgrid=False, autorange="reversed", dtick=max(1, instances // 8))
+        at, names, depth = _queue_by_span(queue.filter(pl.col(POLICY) == policy), last_s)
+        hover = f"instance %{{y}} at %{{x:,.4~g}} {unit}: %{{z:.1f}} waiting<extra>{escape(policy)}</extra>"
+        panel_map = go.Heatmap(x=at / scale, y=names, z=depth, coloraxis="coloraxis", hovertemplate=hover)
+        figure.add_trace(panel_map, row=row, col=1)
+    dressed(figure, drawn + 80)
     figure.update_xaxes(showgrid=False)
-    figure.update_xaxes(title=f"{unit} from the first arrival", row=len(policies), col=1)
+    figure.update_xaxes(title={"text": f"{unit} after the first arrival"}, row=len(policies), col=1)
+    figure.update_yaxes(title={"text": "instance"}, showgrid=False, autorange="reversed", dtick=-(-instances // 8))
     bar = {"title": {"text": "waiting requests", "side": "right"}, "thickness": 12}
     figure.update_layout(coloraxis={"colorscale": "Cividis", "cmin": 0, "colorbar": bar})
     figure.update_annotations(x=0, xanchor="left")
     return figure
 
 
-def difference_figure(result: Result, latency: LatencyName, look: dict[str, Look]) -> go.Figure:
-    """Draw each policy's mean difference to the baseline with its 95 % interval; left of zero is faster."""
-    found = [(p["policy"], p["difference"][latency]) for p in result["policies"] if p["difference"] is not None]
-    places = decimals([difference["mean"] for _, difference in found])
-    figure = _figure(f"{_name(latency)} difference to {escape(result['baseline'])} (ms)", "", 110 + 42 * len(found))
-    for policy, difference in found:
-        low, high = difference["ci95"]
-        error = {"array": [high - difference["mean"]], "arrayminus": [difference["mean"] - low], "thickness": 2}
-        figure.add_trace(
-            go.Scatter(
-                x=[difference["mean"]],
-                y=[escape(policy)],
-                error_x={**error, "type": "data", "symmetric": False, "width": 5},
-                mode="markers+text",
-                text=[number(difference["mean"], places, signed=True)],
-                textposition="top center",
-                marker={"color": look[policy].colour, "size": 10},
-                name=escape(policy),
-                cliponaxis=False,
-                hovertemplate=f"%{{text}} ms, 95 %: {number(low, places, True)} to {number(high, places, True)}<extra></extra>",
-            )
-        )
-    figure.add_vline(0, line={"color": INK, "width": 1.5})
-    figure.update_xaxes(rangemode="tozero", zeroline=False, nticks=5)
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    return figure
+def _calibrations(path: Path) -> dict[str, go.Figure]:
+    if not path.exists():
+        return {}
+    rows = pl.read_parquet(path)
+    targets = rows["target"].unique(maintain_order=True)
+    return {f"calibration_{target}": calibration_figure(rows.filter(target=target), target) for target in targets}
 
 
-def calibration_figure(rows: pl.DataFrame, target: str) -> go.Figure:
-    """Draw measured against predicted latency by decile of the prediction, on rows held out from training."""
-    name = _name(target)
-    figure = _figure(f"predicted {name} (ms)", f"measured {name} (ms)", 340)
-    predicted, measured = (_finite(rows[column]) for column in ("predicted_ms", "measured_ms"))
-    deciles = np.array_split(np.argsort(predicted, kind="stable"), min(10, len(predicted)))
-    x = np.array([np.median(predicted[part]) for part in deciles])
-    low, middle, high = np.array([np.quantile(measured[part], [0.1, 0.5, 0.9]) for part in deciles]).T
-    ends = [min(x.min(), low[low > 0].min(initial=x.min())), max(x.max(), high.max())]
-    figure.add_trace(
-        go.Scatter(x=ends, y=ends, mode="lines", line={"color": INK, "dash": "dot", "width": 1.5}, name="perfect")
-    )
-    error = {"type": "data", "symmetric": False, "array": high - middle, "arrayminus": middle - low, "width": 4}
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=middle,
-            error_y=error,
-            mode="markers",
-            marker={"color": INK, "size": 9},
-            name="decile: median, P10 to P90",
-            hovertemplate="predicted %{x:,.4~g} ms<br>measured %{y:,.4~g} ms<extra></extra>",
+def _ttft_by_span(requests: pl.DataFrame, last_s: float) -> pl.DataFrame:
+    """Return time_s (middle of a span), mean and p90; empty spans are rows too, so that lines break there."""
+    span_s = max(last_s, 1e-9) / TIME_BUCKETS
+    every = pl.DataFrame({"span": range(TIME_BUCKETS)}, schema={"span": pl.Int64})
+    found = (
+        requests.with_columns(span=(pl.col(ARRIVED_AT_S) / span_s).cast(pl.Int64).clip(0, TIME_BUCKETS - 1))
+        .group_by("span")
+        .agg(
+            mean=pl.col(TTFT_MS).mean(),
+            p90=pl.when(pl.len() >= FEWEST_FOR_P90).then(pl.col(TTFT_MS).quantile(0.9)),
         )
     )
-    figure.update_xaxes(type="log", **_LOG_TICKS)
-    figure.update_yaxes(type="log", **_LOG_TICKS)
-    return figure
+    joined = every.join(found, on="span", how="left").sort("span")
+    return joined.with_columns(time_s=(pl.col("span") + 0.5) * span_s)
 
 
-def measured_figure(rows: list[Measured], quantile: QuantileName, look: dict[str, Look]) -> go.Figure:
-    """Draw measured (filled) beside replayed (hatched) TTFT of every policy that also ran on the cluster."""
-    label = quantile if quantile == "mean" else quantile.upper()
-    figure = _figure("", f"TTFT {label} (ms)", 320)
-    names = [escape(row["policy"]) for row in rows]
-    colours = [look[row["policy"]].colour if row["policy"] in look else INK for row in rows]
-    for kind, key, shape in (("measured", "ttft_ms", ""), ("replayed", "predicted_ttft_ms", "/")):
-        values = [row["ttft_ms" if key == "ttft_ms" else "predicted_ttft_ms"][quantile] for row in rows]
-        texts = [f"{kind}<br>{number(value)}" for value in values]
-        pattern = {"shape": shape, "fillmode": "replace", "solidity": 0.35}
-        figure.add_trace(
-            go.Bar(
-                x=names,
-                y=values,
-                text=texts,
-                textposition="outside",
-                name=kind,
-                marker={"color": colours, "pattern": pattern, "line": {"color": colours, "width": 1.5}},
-                cliponaxis=False,
-                hovertemplate=f"{kind} %{{y:,.0f}} ms<extra>%{{x}}</extra>",
-            )
-        )
-    return figure
+def _queue_by_span(queue: pl.DataFrame, last_s: float) -> tuple[Floats, list[int], NDArray[np.float32]]:
+    """Return span middles (s), instance indexes and the mean depth, NaN where no sample lies."""
+    spans = min(QUEUE_BUCKETS, max(1, queue["time_s"].n_unique()))
+    span_s = max(last_s, 1e-9) / spans
+    names = sorted(queue[INSTANCE_INDEX].unique().to_list())
+    depth: NDArray[np.float32] = np.full((len(names), spans), np.nan, dtype=np.float32)
+    found = (
+        queue.with_columns(span=(pl.col("time_s") / span_s).cast(pl.Int64).clip(0, spans - 1))
+        .group_by(INSTANCE_INDEX, "span")
+        .agg(pl.col(WAITING_REQUESTS).mean())
+    )
+    places = np.searchsorted(names, found[INSTANCE_INDEX].to_numpy())
+    depth[places, found["span"].to_numpy()] = found[WAITING_REQUESTS].to_numpy()
+    middles = np.asarray((np.arange(spans) + 0.5) * span_s, dtype=np.float64)
+    return middles, names, depth

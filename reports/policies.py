@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -25,7 +26,7 @@ NARROW: Final = (
 FULL: Final = (
     *("policy", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "difference"),
     *("tpot_mean", "tpot_p99", "e2e_mean", "e2e_p99"),
-    *("hits", "router_hits", "slo", "imbalance", "spread"),
+    *("hits_and_belief", "slo", "imbalance", "spread"),
 )
 
 
@@ -83,7 +84,7 @@ def _quantiles(latency: LatencyName, quantile: QuantileName, title: str, result:
 def _differences(result: Result) -> Column:
     found = [policy["difference"] for policy in result["policies"]]
     means = [None if difference is None else difference["ttft_ms"] for difference in found]
-    places = decimals([mean["mean"] for mean in means if mean is not None])
+    places = decimals([mean["mean"] for mean in means if mean is not None], figures=3)
     return Column("TTFT difference", "ms", [_difference(mean, places) for mean in means])
 
 
@@ -97,6 +98,13 @@ def _difference(found: MeanDifference | None, places: int) -> Cell:
 
 def _ratios(key: Callable[[Policy], float], title: str, unit: str, result: Result) -> Column:
     return _values(title, unit, [100 * key(policy) for policy in result["policies"]], max, places=1)
+
+
+def _hits_and_belief(result: Result) -> Column:
+    """The cache's own hits, and below them what the router expected of its index."""
+    hits = _COLUMNS["hits"](result)
+    expected = [f"router {percent(policy['router_hit_ratio'])}" for policy in result["policies"]]
+    return replace(hits, cells=[replace(cell, note=note) for cell, note in zip(hits.cells, expected, strict=True)])
 
 
 def _spreads(result: Result) -> Column:
@@ -132,7 +140,7 @@ _COLUMNS: Final[dict[str, Callable[[Result], Column]]] = {
     "e2e_mean": partial(_means, "e2e_ms", "E2E mean"),
     "e2e_p99": partial(_quantiles, "e2e_ms", "p99", "E2E P99"),
     "hits": partial(_ratios, lambda policy: policy["hit_ratio"], "cache hits", "% tokens"),
-    "router_hits": partial(_ratios, lambda policy: policy["router_hit_ratio"], "router saw hits", "% tokens"),
+    "hits_and_belief": _hits_and_belief,
     "slo": partial(_ratios, lambda policy: policy["slo_attainment"], "SLO", "% met"),
     "imbalance": _imbalance,
     "spread": _spreads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Final
@@ -17,9 +18,10 @@ from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
 from lodestar.reports.result import Result
 
-__all__ = ["grid_table", "replay_tables", "verdict_text"]
+__all__ = ["grid_table", "replay_tables", "sentences", "verdict_text"]
 
 WIDE_COLUMNS: Final = 110  # what the policy table needs in one piece
+FEW_COLUMNS: Final = 4  # so few leave room for whole names in any terminal
 STYLES: Final = {"": "", "best": "bold cyan", "good": "green", "bad": "red"}
 VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold white on red"}
 
@@ -46,6 +48,15 @@ def grid_table(grid: Grid) -> RenderableType:
     return _GridTable(grid)
 
 
+def sentences(title: str, items: Mapping[str, str]) -> RenderableType:
+    """Draw terms and what is to say of each."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    for term, sentence in items.items():
+        table.add_row(Text(term), Text(sentence))
+    return Group(Text(f"{title}\n", style="bold"), table, Text())
+
+
 def verdict_text(result: Result) -> Text:
     """Return the verdict of the trust gates in one loud word, with its reasons below."""
     trust = result["trust"]
@@ -63,7 +74,8 @@ class _GridTable:
     grid: Grid
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = 28 if options.max_width >= WIDE_COLUMNS else 14
+        roomy = options.max_width >= WIDE_COLUMNS or len(self.grid.columns) <= FEW_COLUMNS
+        names = 28 if roomy else 14
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         for column in self.grid.columns:
             table.add_column(_header(column), justify="left" if column.left else "right", no_wrap=not column.left)
@@ -112,11 +124,9 @@ def _drawn(cell: Cell, names: int) -> Text:
     return text.append(f"\n{cell.note}", style="not bold dim") if cell.note else text
 
 
-def _origins(result: Result) -> Text:
+def _origins(result: Result) -> RenderableType:
     """Say what the replay stands on: the engine model and what the log left out."""
-    text = Text("Stands on\n", style="bold")
-    text.append(f"  engine model: {result['engine']['source']}", style="not bold")
-    text.append(f", cache {number(result['engine']['kv_capacity_tokens'])} tokens an instance\n", style="not bold")
-    for what, how in result["inferred"].items():
-        text.append(f"  inferred {what}: {how}\n", style="not bold")
-    return text
+    engine = result["engine"]
+    capacity = f"cache {number(engine['kv_capacity_tokens'])} tokens an instance"
+    inferred = {f"inferred {what}": how for what, how in result["inferred"].items()}
+    return sentences("What it stands on", {"engine model": f"{engine['source']}, {capacity}", **inferred})

@@ -9,7 +9,7 @@ from lodestar.data.reading import Format
 __all__ = ["formats"]
 
 # In the order in which they are tried on a file.
-MODULES = ("lodestar_csv",)
+MODULES = ("native", "lodestar_csv", "lodestar_klog", "mooncake", "azure")
 
 
 def formats() -> dict[str, Format]:

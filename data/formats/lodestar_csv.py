@@ -23,6 +23,8 @@ REQUEST_COLUMNS: Final = {
     "avg_tpot": s.TPOT_MS,
     "e2e_latency": s.E2E_MS,
 }
+REQUIRED: Final = ("request_id", "selected_pod", "input_tokens")
+WHOLE: Final = ("request_id", "input_tokens", "output_tokens")
 POD_FIELDS: Final = {
     "kv_hit_ratio": s.HIT_RATIO,
     "inflight_requests": s.INFLIGHT_REQUESTS,
@@ -43,15 +45,17 @@ def sniff(head: bytes) -> bool:
 def read(content: bytes) -> Reading:
     """Read the rows in the order of the integer `request_id`, which is the order of dispatch; no times are logged."""
     lines = text_lines(content)
-    text, misshapen = split_csv(lines)
+    text, misshapen = split_csv(lines, REQUIRED)
     pods = [match["pod"] for name in text.columns if (match := POD_COLUMN.match(name))]
     snapshot = {f"{pod}-{theirs}": (pod, ours) for pod in pods for theirs, ours in POD_FIELDS.items()}
     wanted = [name for name in ("request_id", *REQUEST_COLUMNS, *snapshot) if name in text.columns]
-    good, unreadable = numbers(text, wanted)
+    good, unreadable = numbers(text, wanted, tuple(name for name in WHOLE if name in wanted))
     good = good.sort("request_id", LINE)
     return Reading(
         rows=_rows(good),
-        candidates=pl.concat([_candidates(good, pod) for pod in pods]) if pods else as_columns(good.clear(), CANDIDATE_COLUMNS),
+        candidates=pl.concat([_candidates(good, pod) for pod in pods])
+        if pods
+        else as_columns(good.clear(), CANDIDATE_COLUMNS),
         rejects=pl.concat([misshapen, unreadable]),
         lines=len(lines) - 1,
         raw=raw_of(lines),
@@ -60,7 +64,12 @@ def read(content: bytes) -> Reading:
 
 def _rows(good: pl.DataFrame) -> pl.DataFrame:
     named = good.rename({k: v for k, v in REQUEST_COLUMNS.items() if k in good.columns}, strict=False)
-    named = named.with_columns(pl.col("request_id").cast(pl.Int64).cast(pl.String), pl.col("selected_pod").alias(s.INSTANCE))
+    # One token has no time between tokens; the log writes 0.
+    if s.TPOT_MS in named.columns and s.OUTPUT_TOKENS in named.columns:
+        named = named.with_columns(pl.when(pl.col(s.OUTPUT_TOKENS) > 1).then(s.TPOT_MS).alias(s.TPOT_MS))
+    named = named.with_columns(
+        pl.col("request_id").cast(pl.Int64).cast(pl.String), pl.col("selected_pod").alias(s.INSTANCE)
+    )
     return as_columns(named, ROW_COLUMNS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,25 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Instances, and the workload they are to serve; each run starts with idle engines and empty caches."""
+    """Instances, and the workload they are to serve; each run starts with idle engines and empty caches.
+
+    Make one with `Cluster.of`, which lays out the prefixes once for all runs.
+    """
 
     engines: list[EngineModel]
     workload: Workload
+    tree: PrefixTree
     prefix_ttl_s: float = PREFIX_TTL_S
-    tree: PrefixTree = field(init=False)
+
+    @classmethod
+    def of(cls, engines: list[EngineModel], workload: Workload) -> Cluster:
+        """Put instances before a workload."""
+        if not engines:
+            raise ConfigError("the cluster has no instances; expected at least one")
+        return cls(engines, workload, prefix_tree(workload))
 
     def __post_init__(self) -> None:
-        """Lay out the prefixes once for all runs and refuse what could never finish."""
-        if not self.engines:
-            raise ConfigError("the cluster has no instances; expected at least one")
-        object.__setattr__(self, "tree", prefix_tree(self.workload))
+        """Refuse what could never finish."""
         engine = min(self.engines, key=lambda engine: engine.kv_capacity_tokens)
         largest = int((self.workload.prompt_tokens + self.workload.output_tokens).max(initial=0))
         # Shared blocks and the tail are rounded up to whole blocks.
@@ -68,6 +75,10 @@ class Cluster:
                 f"a request of {largest} tokens does not fit into an engine that holds {engine.kv_capacity_tokens}; "
                 "expected every request to fit alone. Raise the engine's kv_capacity_tokens"
             )
+
+    def with_engine(self, engine: EngineModel) -> Cluster:
+        """Return the same cluster with another engine in every instance."""
+        return replace(self, engines=[engine] * len(self.engines))
 
     def replay(
         self, policy: Policy | None = None, *, forced: Ints | None = None, seed: int = 0, record: bool = False

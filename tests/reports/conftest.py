@@ -89,10 +89,13 @@ def policy_row(frame: pl.DataFrame, base: pl.DataFrame, baseline: str) -> dict[s
 def trust(verdict: str) -> dict[str, Any]:
     passed = verdict == "trusted"
     gates = [
-        {"name": "rank correlation of TTFT, own choices replayed", "value": 0.95, "limit": 0.8, "passed": True},
-        {"name": "error of mean TTFT", "value": 0.03 if passed else 0.41, "limit": 0.1, "passed": passed},
+        {"name": "forced_ttft_rank_correlation", "value": 0.95, "limit": 0.8, "passed": True},
+        {"name": "forced_ttft_mean_error", "value": 0.03 if passed else 0.41, "limit": 0.1, "passed": passed},
     ]
-    reasons = [] if passed else ["error of mean TTFT is 0.41, above its limit of 0.1"]
+    reasons = {
+        "untrusted": ["forced_ttft_mean_error is 0.410, limit 0.1"],
+        "not judged": ["the log has no latencies to compare with"],
+    }.get(verdict, [])
     return {"verdict": verdict, "reasons": reasons, "gates": [] if verdict == "not judged" else gates}
 
 

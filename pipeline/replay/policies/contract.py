@@ -8,9 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.data import schema
 from lodestar.data.jit import jit_as
-from lodestar.models.scorer import Scorer, empty_scorer
+from lodestar.models.scorer import Scorer
 
 __all__ = ["PROBABILITIES", "Parameters", "Policy", "is_candidate", "policy_function", "probabilities", "spread"]
 
@@ -31,7 +30,30 @@ class Parameters(NamedTuple):
     @classmethod
     def of(cls, *values: float, scorer: Scorer | None = None) -> Parameters:
         """Pack numbers and perhaps a model."""
-        return cls(np.array(values, dtype=np.float64), empty_scorer() if scorer is None else scorer)
+        return cls(np.array(values, dtype=np.float64), _no_scorer() if scorer is None else scorer)
+
+
+def _no_scorer() -> Scorer:
+    """Make a scorer without trees, of the type that compiled code expects."""
+    ints, floats = np.zeros(0, dtype=np.int64), np.zeros(0)
+    bools, bits = np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.uint64)
+    return Scorer(
+        node_start=ints,
+        threshold=floats,
+        nan_left=bools,
+        zero_left=bools,
+        zero_missing=bools,
+        tree=bits,
+        keep=bits,
+        leaf_start=ints,
+        leaf=floats,
+        bit_position=ints,
+        first=ints,
+        second=ints,
+        coefficient_ms=floats,
+        floor_ms=0.0,
+        mean_ratio=1.0,
+    )
 
 
 class Rule(Protocol):
@@ -65,8 +87,6 @@ _VECTOR = numba.types.Array(numba.float64, 1, "C")
 #: The one signature of all rules, so that a kernel compiled once takes any of them.
 PROBABILITIES = numba.void(numba.float64, _MATRIX, numba.typeof(Parameters.of()), _VECTOR)
 policy_function = jit_as(PROBABILITIES)
-
-_INFLIGHT = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
 
 
 @jit_as(numba.boolean(_MATRIX, numba.int64))

@@ -1,0 +1,159 @@
+"""What a dataset holds, what is inferred and how well, and what it can be used for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from lodestar.data import schema as s
+from lodestar.data.errors import DataError
+from lodestar.data.log import Floats, RequestLog, Workload
+from lodestar.data.reconstruct import complete_snapshot, propensity_of, workload_of
+from lodestar.data.store import dataset_fingerprint, load_log, open_store
+from lodestar.data.workspace import Workspace
+
+__all__ = ["inspect_dataset"]
+
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+SHOWN_REJECTS: Final = 3
+RAW_CHARACTERS: Final = 200
+
+
+def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
+    """Summarise a dataset, ready for JSON: None stands where the log does not say."""
+    with open_store(workspace) as con:
+        log = load_log(con, dataset)
+        stored = _stored(con, dataset)
+        fingerprint = dataset_fingerprint(con, dataset)
+    workload, no_workload = _workload(log)
+    snapshot_notes = complete_snapshot(log, workload)[1] if workload else {}
+    propensity, note = propensity_of(log)
+    return {
+        "dataset": dataset,
+        "fingerprint": fingerprint,
+        "rows": len(log),
+        "policy": log.policy,
+        "sources": stored["sources"],
+        "time": _time(workload, stored["clock"], stored["origin_s"]),
+        s.PROMPT_TOKENS: _quantiles(log.prompt_tokens.astype(np.float64)),
+        s.OUTPUT_TOKENS: _quantiles(np.where(log.output_tokens < 0, np.nan, log.output_tokens)),
+        **{name: _quantiles(getattr(log, name)) for name in s.OUTCOMES_LATENCIES},
+        "instances": _instances(log, stored["gpu"]),
+        "coverage": _coverage(log),
+        "rejects": stored["rejects"],
+        "inferred": {**(workload.inferred if workload else {}), **snapshot_notes},
+        s.PROPENSITY: {"known_ratio": _known_ratio(propensity), "note": note},
+        "allows": _allows(log, propensity, note, no_workload),
+    }
+
+
+def _workload(log: RequestLog) -> tuple[Workload | None, str | None]:
+    try:
+        return workload_of(log), None
+    except DataError as error:
+        return None, str(error)
+
+
+def _stored(con: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, Any]:
+    """Read what the arrays of the log leave out."""
+    columns = ("file", "format", "sha256", "rows", "rejected", "notes")
+    sources = con.execute(
+        f'SELECT {", ".join(columns)} FROM sources WHERE dataset = ? ORDER BY ingested_at, "file"', [dataset]
+    ).fetchall()
+    clock, origin_s = con.execute("SELECT clock, origin_s FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
+    gpu = con.execute("SELECT instance, gpu FROM instances WHERE dataset = ?", [dataset]).fetchall()
+    return {
+        "sources": [dict(zip(columns, source, strict=True)) for source in sources],
+        "clock": clock,
+        "origin_s": origin_s,
+        "gpu": dict(gpu),
+        "rejects": _rejects(con, dataset),
+    }
+
+
+def _rejects(con: duckdb.DuckDBPyConnection, dataset: str) -> list[dict[str, Any]]:
+    reasons = con.execute(
+        "SELECT reason, count(*) FROM rejects WHERE dataset = ? GROUP BY reason ORDER BY 2 DESC, 1", [dataset]
+    ).fetchall()
+    first = con.execute(
+        """SELECT reason, "file", line, raw[:?] FROM rejects WHERE dataset = ?
+        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY "file", line) <= ? ORDER BY "file", line""",
+        [RAW_CHARACTERS, dataset, SHOWN_REJECTS],
+    ).fetchall()
+    return [
+        {
+            "reason": reason,
+            "rows": rows,
+            "first": [{"file": file, "line": line, "raw": raw} for why, file, line, raw in first if why == reason],
+        }
+        for reason, rows in reasons
+    ]
+
+
+def _time(workload: Workload | None, clock: str | None, origin_s: float | None) -> dict[str, Any]:
+    origin = None if origin_s is None else datetime.fromtimestamp(origin_s, tz=UTC).isoformat()
+    span_s = float(workload.arrived_at_s[-1]) if workload and len(workload) else None
+    rate_per_s = (len(workload) - 1) / span_s if workload and span_s else None
+    return {"clock": clock, "origin": origin, "span_s": span_s, "rate_per_s": rate_per_s}
+
+
+def _quantiles(values: Floats) -> dict[str, float] | None:
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return None
+    return {"mean": float(known.mean()), **{name: float(np.quantile(known, q)) for name, q in QUANTILES.items()}}
+
+
+def _instances(log: RequestLog, gpu: dict[str, str | None]) -> list[dict[str, Any]]:
+    requests = np.bincount(log.chosen[log.chosen >= 0], minlength=len(log.instances))
+    total = max(int(requests.sum()), 1)
+    return [
+        {"instance": name, "gpu": gpu.get(name), "requests": int(count), "share": float(count / total)}
+        for name, count in zip(log.instances, requests, strict=True)
+    ]
+
+
+def _known_ratio(values: Floats) -> float:
+    return float(1 - np.isnan(values).mean()) if values.size else 0.0
+
+
+def _coverage(log: RequestLog) -> dict[str, float]:
+    """Return the share of requests, or of candidates, for which each field is logged."""
+    rows = {name: _known_ratio(getattr(log, name)) for name in (s.ARRIVED_AT_S, *s.OUTCOMES_LATENCIES)}
+    rows[s.OUTPUT_TOKENS] = _share(log.output_tokens >= 0)
+    rows[s.BLOCK_IDS] = _share(np.diff(log.block_offsets) > 0)
+    rows["chosen"] = _share(log.chosen >= 0)
+    grids = {**log.snapshot, s.PROBABILITY: log.probability}
+    return rows | {name: _known_ratio(values[log.candidate]) for name, values in grids.items()}
+
+
+def _share(known: NDArray[np.bool_]) -> float:
+    return float(known.mean()) if known.size else 0.0
+
+
+def _allows(
+    log: RequestLog, propensity: Floats, note: str | None, no_workload: str | None
+) -> dict[str, dict[str, Any]]:
+    """Judge each use; the first thing that is missing is the reason why not."""
+    decided = log.chosen >= 0
+    train = (
+        (not decided.any(), "no decisions are logged"),
+        (not log.candidate.any(), "no candidates are logged: what the router knew of each instance is missing"),
+        (not (decided & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged"),
+    )
+    latencies = (np.isnan(log.tpot_ms).all(), "no TPOT is logged: the engine model needs both latencies")
+    replay = ((no_workload is not None, no_workload),)
+    one_step = (
+        *train,
+        (np.isnan(propensity[decided]).any(), note or "propensities are logged for some decisions only"),
+    )
+    uses = {"train": train, "one-step": one_step, "replay": replay, "calibrate": (*replay, *train, latencies)}
+    return {use: _verdict([why for lacks, why in rules if lacks]) for use, rules in uses.items()}
+
+
+def _verdict(lacking: list[str | None]) -> dict[str, Any]:
+    return {"allowed": not lacking, "why_not": lacking[0] if lacking else None}

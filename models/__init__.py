@@ -1,0 +1,1 @@
+"""Latency predictors: fitted, refitted, tuned, tracked, scored and shipped."""

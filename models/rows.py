@@ -1,0 +1,116 @@
+"""Labelled rows in dispatch order, and splits in time that let no outcome leak into an earlier model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lodestar.data.errors import DataError
+from lodestar.data.log import RequestLog
+from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.features.matrix import chosen_features, decision_features
+
+__all__ = ["Rows", "labelled_rows", "rows_of"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a model learns from: the chosen candidate of each request and the latency that followed.
+
+    Attributes:
+        request_index: position in the dataset, increasing.
+        features: shape (n, len(FEATURES)).
+        latency_ms: the label.
+        arrived_at_s: when the decision was made.
+        finished_at_s: when the outcome was known.
+        requests: how many requests the dataset has, with and without a label.
+        excluded: why requests have no row → how many.
+        notes: what was inferred, in words.
+    """
+
+    request_index: Ints
+    features: Floats
+    latency_ms: Floats
+    arrived_at_s: Floats
+    finished_at_s: Floats
+    requests: int
+    excluded: dict[str, int]
+    notes: dict[str, str]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.latency_ms)
+
+    def only(self, keep: Bools) -> Rows:
+        """Return the rows where `keep` holds."""
+        return replace(
+            self,
+            request_index=self.request_index[keep],
+            features=self.features[keep],
+            latency_ms=self.latency_ms[keep],
+            arrived_at_s=self.arrived_at_s[keep],
+            finished_at_s=self.finished_at_s[keep],
+        )
+
+    def last(self, count: int | None) -> Rows:
+        """Return the newest `count` rows, or all."""
+        return self if count is None else self.only(np.arange(len(self)) >= len(self) - count)
+
+    def newer_than(self, requests_seen: int) -> Rows:
+        """Return the rows of the requests dispatched after the first `requests_seen`."""
+        return self.only(self.request_index >= requests_seen)
+
+    def split(self, cut: int) -> tuple[Rows, Rows]:
+        """Split at request `cut`: those before it that had finished when it arrived, and those from it on.
+
+        A request still running at the cut is in neither: its latency was not known then, and it is not new either.
+        """
+        later = self.only(self.request_index >= cut)
+        if not len(later):
+            return self, later
+        cut_at_s = later.arrived_at_s[0]
+        return self.only((self.request_index < cut) & (self.finished_at_s <= cut_at_s)), later
+
+    def split_share(self, share: float) -> tuple[Rows, Rows]:
+        """Split after this share of the requests between the first row and the last."""
+        if not len(self):
+            return self, self
+        first, end = int(self.request_index[0]), int(self.request_index[-1]) + 1
+        return self.split(first + int(share * (end - first)))
+
+
+def labelled_rows(log: RequestLog, target: str) -> Rows:
+    """Collect the rows of a log whose decision, latency and time of finish are known; count the others."""
+    workload = workload_of(log)
+    snapshot, notes = complete_snapshot(log, workload)
+    features = chosen_features(log, decision_features(log, snapshot))
+    return rows_of(log, features, workload.arrived_at_s, target, {**workload.inferred, **notes})
+
+
+def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str, notes: dict[str, str]) -> Rows:
+    """Pair the features (n, k) of the chosen candidates with their latency."""
+    latency_ms: Floats = getattr(log, target)
+    finished_at_s = arrived_at_s + log.e2e_ms / 1000.0
+    reasons = {
+        "no decision": log.chosen < 0,
+        f"no {target}": ~(latency_ms > 0),
+        "no time of finish": np.isnan(finished_at_s),
+    }
+    excluded, usable = {}, np.ones(len(log), dtype=np.bool_)
+    for reason, without in reasons.items():
+        excluded[reason] = int((usable & without).sum())
+        usable &= ~without
+    if not usable.any():
+        raise DataError(
+            f"dataset {log.dataset!r}: none of its {len(log)} requests can train {target} "
+            f"({', '.join(f'{count} with {reason}' for reason, count in excluded.items() if count)}); "
+            "expected decisions with their outcomes. Ingest a log that has them"
+        )
+    every = Rows(np.arange(len(log)), features, latency_ms, arrived_at_s, finished_at_s, len(log), excluded, notes)
+    return every.only(usable)

@@ -1,0 +1,179 @@
+"""Fit the engine model to a dataset's own latencies, by replaying the decisions that its log holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from lodestar.data import schema
+from lodestar.data.log import RequestLog, Workload
+from lodestar.models.engine import EngineModel
+from lodestar.pipeline.replay.cluster import Cluster
+
+__all__ = ["TRAINING_SHARE", "Calibration", "calibrate", "can_calibrate", "known_choices"]
+
+Floats = NDArray[np.float64]
+
+#: The first part of the requests fits the engine; the rest judges it.
+TRAINING_SHARE: Final = 0.7
+#: Where the search starts; its scale is searched first, so that a faster engine is found as well.
+START: Final = "l40s-llama-3.1-8b"
+#: A coefficient is identified when a quarter more of it raises the loss by this share.
+IDENTIFIED: Final = 0.01
+_QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+_FITTED: Final = ("base_ms", "prompt_token_ms", "sequence_ms", "context_token_ms", "attention_ms", "overhead_ms")
+_FEWEST_REQUESTS: Final = 50
+_FEWEST_ALONE: Final = 20
+_DEFAULT_NOISE: Final = 0.05
+_INFLIGHT: Final = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted engine.
+
+    Attributes:
+        engine: the model, one for all instances.
+        loss: of the fit on the training part; see `calibrate`.
+        identified: whether the log says anything about each fitted coefficient.
+        notes: what was taken from elsewhere.
+        evaluations: replays that the search took.
+    """
+
+    engine: EngineModel
+    loss: float
+    identified: dict[str, bool]
+    notes: list[str]
+    evaluations: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how the fit went, ready for JSON."""
+        return {
+            "loss": self.loss,
+            "identified": self.identified,
+            "notes": self.notes,
+            "evaluations": self.evaluations,
+            "training_share": TRAINING_SHARE,
+        }
+
+
+def can_calibrate(log: RequestLog) -> bool:
+    """Say whether the log has decisions and latencies to fit an engine to."""
+    return int(np.sum((log.chosen >= 0) & np.isfinite(log.ttft_ms))) >= _FEWEST_REQUESTS
+
+
+def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], None] | None = None) -> Calibration:
+    """Fit step time and overhead so that replaying the logged choices gives the logged latencies.
+
+    The loss, on the first `TRAINING_SHARE` of the requests, is the mean absolute log ratio of replayed to logged TTFT
+    and TPOT, request by request, plus that of their quantiles. Both regimes of the step share their coefficients:
+    latencies alone do not tell them apart. The search is Nelder-Mead on the logs of the coefficients.
+
+    The rows of `log` and `workload` must be the same requests in the same order.
+    """
+    base = EngineModel.preset(START)
+    capacity, notes = _capacity_tokens(log, base)
+    cluster = Cluster.of([replace(base, kv_capacity_tokens=capacity)] * len(log.instances), workload)
+    loss = _loss_of(log, cluster, progress)
+    start = np.log([20.0, 0.15, 0.04, 2e-4, 3e-6, 20.0])
+    scales = np.log([1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
+    start = start + min(scales, key=lambda scale: loss(start + scale))
+    corners = np.vstack([start, start + 0.5 * np.eye(len(start))])
+    found = minimize(
+        loss,
+        start,
+        method="Nelder-Mead",
+        options={"initial_simplex": corners, "maxfev": 400, "xatol": 1e-3, "fatol": 1e-4},
+    )
+    identified = {
+        name: bool(loss(found.x + np.log(1.25) * np.eye(len(start))[k]) > found.fun * (1 + IDENTIFIED))
+        for k, name in enumerate(_FITTED)
+    }
+    engine = _engine(cluster.engines[0], found.x)
+    noise, note = _noise_ratio(log, cluster.with_engine(engine))
+    return Calibration(
+        engine=replace(engine, noise_ratio=noise),
+        loss=float(found.fun),
+        identified=identified,
+        notes=[*notes, note],
+        evaluations=int(found.nfev) + len(scales) + len(_FITTED),
+    )
+
+
+def _engine(engine: EngineModel, log_coefficients: Floats) -> EngineModel:
+    base, prompt, sequence, context, attention, overhead = (float(value) for value in np.exp(log_coefficients))
+    return replace(
+        engine,
+        decode_base_ms=base,
+        prefill_base_ms=base,
+        prompt_token_ms=prompt,
+        decode_sequence_ms=sequence,
+        prefill_sequence_ms=sequence,
+        context_token_ms=context,
+        prefill_context_token_ms=context,
+        attention_ms=attention,
+        overhead_ms=overhead,
+    )
+
+
+def _loss_of(log: RequestLog, cluster: Cluster, progress: Callable[[int], None] | None) -> Callable[[Floats], float]:
+    part = np.arange(len(log)) < TRAINING_SHARE * len(log)
+    ttft = part & (log.ttft_ms > 0)
+    tpot = part & (log.tpot_ms > 0)
+    forced = known_choices(log)
+
+    def loss(log_coefficients: Floats) -> float:
+        outcome = cluster.with_engine(_engine(cluster.engines[0], log_coefficients)).replay(forced=forced)
+        if progress:
+            progress(1)
+        return _distance(outcome.ttft_ms[ttft], log.ttft_ms[ttft]) + _distance(outcome.tpot_ms[tpot], log.tpot_ms[tpot])
+
+    return loss
+
+
+def known_choices(log: RequestLog) -> NDArray[np.int64]:
+    """Return the logged choices; a request whose choice is not logged goes to the instances in turn."""
+    return np.where(log.chosen >= 0, log.chosen, np.arange(len(log)) % len(log.instances)).astype(np.int64)
+
+
+def _distance(replayed: Floats, logged: Floats) -> float:
+    """Return the mean absolute log ratio, request by request plus quantile by quantile."""
+    if not len(logged):
+        return 0.0
+    floor = 1e-3  # a microsecond: an outcome of 0 ms has no logarithm
+    replayed = np.maximum(replayed, floor)
+    ratio = np.quantile(replayed, _QUANTILES) / np.quantile(logged, _QUANTILES)
+    return float(np.abs(np.log(replayed / logged)).mean() + np.abs(np.log(ratio)).mean())
+
+
+def _capacity_tokens(log: RequestLog, otherwise: EngineModel) -> tuple[int, list[str]]:
+    """Infer the key-value capacity from logged usage: running requests × their mean tokens / usage."""
+    running, usage = log.snapshot[schema.RUNNING_REQUESTS], log.snapshot[schema.KV_USAGE_RATIO]
+    seen = (running >= 3) & (usage > 0)
+    if seen.sum() < _FEWEST_REQUESTS:
+        capacity = otherwise.kv_capacity_tokens
+        return capacity, [f"key-value capacity of {capacity} tokens from preset {START}: the log has no usage"]
+    # A request holds its prompt and, on average over its life, half of its output.
+    tokens = log.prompt_tokens.mean() + log.output_tokens.clip(0).mean() / 2
+    capacity = int(running[seen].sum() * tokens / usage[seen].sum())
+    largest = int((log.prompt_tokens + log.output_tokens.clip(0)).max())
+    return max(capacity, 2 * largest), [f"key-value capacity of {capacity} tokens from logged usage and running requests"]
+
+
+def _noise_ratio(log: RequestLog, cluster: Cluster) -> tuple[float, str]:
+    """Estimate how much the prefill of requests that found their instance idle varies beyond the model."""
+    outcome = cluster.replay(forced=known_choices(log), record=True)
+    inflight = outcome.snapshots[np.arange(len(log)), known_choices(log), _INFLIGHT]
+    alone = (inflight == 0) & (log.ttft_ms > 0)
+    logged = log.snapshot[schema.INFLIGHT_REQUESTS][np.arange(len(log)), known_choices(log)]
+    alone &= ~(logged > 0)
+    if alone.sum() < _FEWEST_ALONE:
+        return _DEFAULT_NOISE, f"noise of {_DEFAULT_NOISE:.0%} assumed: {alone.sum()} requests met an idle instance"
+    residual = np.log(log.ttft_ms[alone] / outcome.ttft_ms[alone])
+    spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
+    return spread, f"noise of {spread:.1%} from {alone.sum()} requests that met an idle instance"

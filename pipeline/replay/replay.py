@@ -1,0 +1,264 @@
+"""Replay a dataset's traffic under policies, in a cluster calibrated from its own log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from lodestar.data import schema
+from lodestar.data.errors import ConfigError
+from lodestar.data.log import RequestLog, Workload
+from lodestar.data.reconstruct import propensity_of, workload_of
+from lodestar.data.store import load_log, open_store
+from lodestar.data.workspace import Workspace
+from lodestar.models.engine import EngineModel
+from lodestar.models.latency import LatencyModel
+from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate
+from lodestar.pipeline.replay.cluster import Cluster, Outcome
+from lodestar.pipeline.replay.measured import measured_rows
+from lodestar.pipeline.replay.one_step import OneStep, one_step
+from lodestar.pipeline.replay.policies import make_policy, policies
+from lodestar.pipeline.replay.policies.contract import Policy
+from lodestar.pipeline.replay.summary import Slo, compare, summarise
+from lodestar.pipeline.replay.trust import Trust, judge, unjudged
+
+__all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
+
+ESTIMAND: Final = "closed-loop, replayed"
+DEFAULT_INSTANCES: Final = 8
+DEFAULT_ENGINE: Final = "h100-llama-3.1-8b"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to replay, and how often.
+
+    Attributes:
+        policies: names, the first is the baseline unless another is named.
+        seeds: replays of each policy.
+        seed: the first of them.
+        baseline: policy that the others are compared with.
+        engine: preset to use instead of calibrating.
+        instances: size of the cluster, for datasets that do not say.
+        slo: latency targets.
+        measured: dataset with the measured outcomes of another arm of the same traffic.
+    """
+
+    policies: list[str]
+    seeds: int = 10
+    seed: int = 0
+    baseline: str | None = None
+    engine: str | None = None
+    instances: int | None = None
+    slo: Slo = Slo()
+    measured: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no comparison."""
+        if not self.policies:
+            raise ConfigError("no policy to replay; expected at least one. Add --policy random, or see lodestar policies")
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; expected at least 1")
+        if len(set(self.policies)) < len(self.policies):
+            raise ConfigError(f"--policy {', '.join(self.policies)}: a policy is named twice; expected each once")
+        if self.baseline is not None and self.baseline not in self.policies:
+            raise ConfigError(
+                f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. Add it as a --policy"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A finished replay: its document, and the directory that holds it."""
+
+    document: dict[str, Any]
+    directory: Path
+
+
+def replay(
+    workspace: Workspace,
+    dataset: str,
+    settings: Settings,
+    model: LatencyModel | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Calibrate, judge, replay every policy, estimate one step, and write the result into the workspace."""
+    log = _log(workspace, dataset)
+    other = _log(workspace, settings.measured) if settings.measured else None
+    chosen = {name: make_policy(name, model) for name in settings.policies}
+    workload = workload_of(log, settings.seed)
+    cluster, engine, fitted = _cluster(log, workload, settings, progress)
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    trust = _trust(log, cluster, fitted, seeds)
+    outcomes, per_s = _replayed(cluster, chosen, seeds, progress)
+    steps = one_step(log, workload, list(chosen.values()), settings.seed)
+    baseline = settings.baseline or settings.policies[0]
+    document = {
+        "dataset": dataset,
+        "estimand": ESTIMAND,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "baseline": baseline,
+        "seeds": settings.seeds,
+        "requests": len(workload),
+        "instances": len(cluster.engines),
+        "slo": {"ttft_ms": settings.slo.ttft_ms, "tpot_ms": settings.slo.tpot_ms},
+        "requests_per_s": per_s,
+        "engine": engine,
+        "inferred": workload.inferred,
+        "trust": trust.to_dict(),
+        "policies": [
+            {
+                **summarise(name, outcomes[name], workload.prompt_tokens, settings.slo),
+                "difference": compare(outcomes, name, baseline),
+            }
+            for name in chosen
+        ],
+        "one_step": steps.rows,
+        "one_step_note": steps.note,
+    }
+    if other is not None:
+        document["measured"] = measured_rows(log, other, cluster, outcomes, seeds)
+    return Replay(document, _write(workspace, document, log, workload, outcomes, steps))
+
+
+def _log(workspace: Workspace, dataset: str) -> RequestLog:
+    with open_store(workspace) as con:
+        return load_log(con, dataset)
+
+
+def _cluster(
+    log: RequestLog, workload: Workload, settings: Settings, progress: Progress | None
+) -> tuple[Cluster, dict[str, Any], Calibration | None]:
+    """Build the cluster, calibrated if the log allows it and no preset is named; say where it came from."""
+    instances = settings.instances or len(log.instances) or DEFAULT_INSTANCES
+    told = "named" if settings.instances else "logged" if log.instances else "default, as none is logged"
+    if settings.engine is None and can_calibrate(log) and instances == len(log.instances):
+        evaluations = 0
+
+        def step(count: int) -> None:
+            nonlocal evaluations
+            evaluations += count
+            if progress:
+                progress("calibrate", evaluations, 0)
+
+        fitted = calibrate(log, workload, step)
+        source = f"fitted to the latencies of {log.dataset}"
+        return (
+            Cluster.of([fitted.engine] * instances, workload),
+            _engine_document(fitted.engine, source, told, fitted.to_dict()),
+            fitted,
+        )
+    name = settings.engine or DEFAULT_ENGINE
+    engine = EngineModel.preset(name)
+    return Cluster.of([engine] * instances, workload), _engine_document(engine, f"preset {name}", told, None), None
+
+
+def _engine_document(engine: EngineModel, source: str, instances: str, fit: dict[str, Any] | None) -> dict[str, Any]:
+    coefficients = engine.to_dict()
+    return {
+        "coefficients": coefficients,
+        "kv_capacity_tokens": engine.kv_capacity_tokens,
+        "source": source,
+        "instances": instances,
+        "fit": fit,
+    }
+
+
+def _trust(log: RequestLog, cluster: Cluster, fitted: Calibration | None, seeds: range) -> Trust:
+    if fitted is None:
+        return unjudged("the engine is a preset: no logged outcome of this cluster to compare the replay with")
+    return judge(log, cluster, _logging_policy(log), seeds)
+
+
+def _logging_policy(log: RequestLog) -> Policy | None:
+    """Return the policy that made the log, where it is known by name or by its uniform propensities."""
+    if log.policy in policies():
+        return make_policy(log.policy) if log.policy != "learned" else None
+    propensity, _ = propensity_of(log)
+    decided = log.chosen >= 0
+    uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
+    return make_policy("random") if decided.any() and uniform.all() else None
+
+
+def _replayed(
+    cluster: Cluster, policies: dict[str, Policy], seeds: range, progress: Progress | None
+) -> tuple[dict[str, list[Outcome]], float]:
+    """Replay every policy under every seed; return the outcomes and the simulated requests a second."""
+    outcomes: dict[str, list[Outcome]] = {}
+    spent_s, done = 0.0, 0
+    for name, policy in policies.items():
+        outcomes[name] = []
+        for seed in seeds:
+            started = time.perf_counter()
+            outcomes[name].append(cluster.replay(policy, seed=seed, record=seed == seeds[0]))
+            spent_s += time.perf_counter() - started
+            done += 1
+            if progress:
+                progress("replay", done, len(policies) * len(seeds))
+    return outcomes, done * len(cluster.workload) / spent_s
+
+
+def _write(
+    workspace: Workspace,
+    document: dict[str, Any],
+    log: RequestLog,
+    workload: Workload,
+    outcomes: dict[str, list[Outcome]],
+    steps: OneStep,
+) -> Path:
+    """Write the document and the frames that a report draws."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    directory = workspace.replays / f"{stamp}-{log.dataset}"
+    directory.mkdir(parents=True)
+    pl.concat([_request_rows(name, runs[0], workload) for name, runs in outcomes.items()]).write_parquet(
+        directory / "requests.parquet"
+    )
+    pl.concat([_queue_rows(name, runs[0], workload) for name, runs in outcomes.items()]).write_parquet(
+        directory / "queue.parquet"
+    )
+    if steps.calibration is not None:
+        steps.calibration.write_parquet(directory / "calibration.parquet")
+    # Last, so that a directory with a document is complete.
+    (directory / "result.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def _request_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            schema.POLICY: policy,
+            schema.REQUEST_INDEX: np.arange(len(workload)),
+            schema.ARRIVED_AT_S: workload.arrived_at_s,
+            schema.INSTANCE_INDEX: outcome.instance,
+            schema.PROMPT_TOKENS: workload.prompt_tokens,
+            "cached_tokens": outcome.cached_tokens,
+            schema.TTFT_MS: outcome.ttft_ms,
+            schema.TPOT_MS: outcome.tpot_ms,
+            schema.E2E_MS: outcome.e2e_ms,
+        }
+    )
+
+
+def _queue_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataFrame:
+    n, m, _ = outcome.snapshots.shape
+    waiting = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.WAITING_REQUESTS)]
+    running = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.RUNNING_REQUESTS)]
+    return pl.DataFrame(
+        {
+            schema.POLICY: policy,
+            "time_s": np.repeat(workload.arrived_at_s, m),
+            schema.INSTANCE_INDEX: np.tile(np.arange(m), n),
+            schema.WAITING_REQUESTS: waiting.ravel(),
+            schema.RUNNING_REQUESTS: running.ravel(),
+        }
+    )

@@ -1,0 +1,111 @@
+"""Trust gates: how well the simulated cluster gives back what the real one measured, before it is asked "what if"."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
+
+from lodestar.data.log import RequestLog
+from lodestar.pipeline.replay.calibrate import TRAINING_SHARE, known_choices
+from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.policies.contract import Policy
+
+__all__ = ["Gate", "Trust", "judge", "unjudged"]
+
+Floats = NDArray[np.float64]
+
+#: Gate → largest value that passes. What an engine model fitted to one real log reaches on later traffic, and
+#: what separates the policies people choose between: 10 % in the mean, 20 % in the tail.
+LIMITS: Final = {
+    "forced_ttft_ks": 0.10,
+    "forced_ttft_wasserstein_over_mean": 0.10,
+    "forced_ttft_mean_error": 0.10,
+    "forced_ttft_p50_error": 0.10,
+    "forced_ttft_p99_error": 0.20,
+    "forced_tpot_mean_error": 0.10,
+    "forced_ttft_rank_correlation": 0.80,
+    "free_run_ttft_mean_error": 0.10,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One comparison of replayed with logged outcomes.
+
+    Attributes:
+        name: what is compared.
+        value: errors are relative and signed: replayed / logged - 1.
+        limit: the largest absolute value that passes; for a correlation, the smallest value.
+        passed: whether it passes.
+    """
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The verdict on closed-loop numbers: 'trusted', 'untrusted' or 'not judged', with its reasons."""
+
+    verdict: str
+    reasons: list[str]
+    gates: list[Gate]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict ready for JSON."""
+        return asdict(self)
+
+
+def unjudged(reason: str) -> Trust:
+    """Return the verdict where nothing was measured to judge by."""
+    return Trust("not judged", [reason], [])
+
+
+def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None, seeds: range) -> Trust:
+    """Judge a calibrated cluster on the requests that did not fit it.
+
+    *Forced* replay sends every request where the log sent it; *free-run* lets the logging policy, where it is known,
+    decide again, and compares the mean over seeds.
+    """
+    held_out = np.arange(len(log)) >= TRAINING_SHARE * len(log)
+    measured = held_out & (log.ttft_ms > 0)
+    outcome = cluster.replay(forced=known_choices(log))
+    gates = _forced_gates(outcome.ttft_ms[measured], log.ttft_ms[measured])
+    streamed = held_out & (log.tpot_ms > 0)
+    if streamed.any():
+        gates.append(_gate("forced_tpot_mean_error", outcome.tpot_ms[streamed].mean() / log.tpot_ms[streamed].mean() - 1))
+    if logging_policy is not None:
+        known = log.ttft_ms > 0
+        means = [cluster.replay(logging_policy, seed=seed).ttft_ms[known].mean() for seed in seeds]
+        measured_ms = log.ttft_ms[known].mean()
+        # One real run is one draw: near saturation, the luck of the logging policy alone moves the mean by this much.
+        luck = 2 * float(np.std(means)) / measured_ms
+        gates.append(_gate("free_run_ttft_mean_error", float(np.mean(means)) / measured_ms - 1, at_least=luck))
+    failed = [f"{gate.name} is {gate.value:.3f}, limit {gate.limit:.3f}" for gate in gates if not gate.passed]
+    return Trust("untrusted" if failed else "trusted", failed, gates)
+
+
+def _forced_gates(replayed: Floats, logged: Floats) -> list[Gate]:
+    quantile = {
+        name: float(np.quantile(replayed, q) / np.quantile(logged, q) - 1) for name, q in (("p50", 0.5), ("p99", 0.99))
+    }
+    return [
+        _gate("forced_ttft_ks", float(ks_2samp(replayed, logged).statistic)),
+        _gate("forced_ttft_wasserstein_over_mean", wasserstein_distance(replayed, logged) / logged.mean()),
+        _gate("forced_ttft_mean_error", replayed.mean() / logged.mean() - 1),
+        _gate("forced_ttft_p50_error", quantile["p50"]),
+        _gate("forced_ttft_p99_error", quantile["p99"]),
+        _gate("forced_ttft_rank_correlation", float(spearmanr(replayed, logged).statistic)),
+    ]
+
+
+def _gate(name: str, value: float, at_least: float = 0.0) -> Gate:
+    limit = max(LIMITS[name], at_least)
+    passed = value >= limit if name.endswith("correlation") else abs(value) <= limit
+    return Gate(name, float(value), limit, bool(passed))

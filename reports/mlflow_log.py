@@ -1,0 +1,115 @@
+"""A replay as an MLflow run: parameters, metrics by policy, and the report to read in MLflow's own page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from lodestar.data.workspace import Workspace
+from lodestar.reports.result import LATENCIES, QUANTILES, Policy, Result, read_result
+
+__all__ = ["EXPERIMENT", "log_replay"]
+
+EXPERIMENT: Final = "lodestar-replay"
+METRICS_AT_ONCE: Final = 1000  # MLflow takes no more in one batch
+NOT_IN_METRIC_NAMES: Final = re.compile(r"[^\w\-. :/]")
+CHATTY: Final = ("mlflow", "alembic")
+
+
+def log_replay(workspace: Workspace, replay_dir: Path, report_html: Path) -> str:
+    """Log one replay as a run of the experiment ``lodestar-replay`` and return the run's id.
+
+    Metrics are named ``<policy>/<what>_<unit>``, as in ``random/ttft_ms_mean``; a character that MLflow does not
+    take in a name becomes an underscore.
+
+    Args:
+        workspace: whose MLflow store takes the run; made on first use.
+        replay_dir: the directory with ``result.json``, which is logged too.
+        report_html: the file that `write_report` wrote.
+    """
+    result = read_result(replay_dir)
+    tags = {"estimand": result["estimand"], "verdict": result["trust"]["verdict"], "dataset": result["dataset"]}
+    with _quiet():
+        client = MlflowClient(tracking_uri=workspace.tracking_uri)
+        run = client.create_run(_experiment(client, workspace), run_name=replay_dir.name, tags=tags)
+        run_id: str = run.info.run_id
+        client.log_batch(run_id, params=[Param(name, value) for name, value in _parameters(result).items()])
+        now_ms = int(time.time() * 1000)
+        metrics = [Metric(name, value, now_ms, 0) for name, value in _metrics(result).items()]
+        for first in range(0, len(metrics), METRICS_AT_ONCE):
+            client.log_batch(run_id, metrics=metrics[first : first + METRICS_AT_ONCE])
+        client.log_artifact(run_id, str(report_html))
+        client.log_artifact(run_id, str(replay_dir / "result.json"))
+        client.set_terminated(run_id)
+    return run_id
+
+
+def _experiment(client: MlflowClient, workspace: Workspace) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    location = workspace.mlflow_artifacts / EXPERIMENT
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location.as_uri()))
+
+
+def _parameters(result: Result) -> dict[str, str]:
+    engine = result["engine"]
+    plain = {
+        "dataset": result["dataset"],
+        "verdict": result["trust"]["verdict"],
+        "baseline": result["baseline"],
+        "seeds": result["seeds"],
+        "requests": result["requests"],
+        "instances": result["instances"],
+        "engine/source": engine["source"],
+        "engine/kv_capacity_tokens": engine["kv_capacity_tokens"],
+    }
+    plain |= {f"slo/{name}": limit for name, limit in result["slo"].items()}
+    plain |= {f"engine/{name}": value for name, value in engine["coefficients"].items()}
+    return {name: str(value) for name, value in plain.items()}
+
+
+def _metrics(result: Result) -> dict[str, float]:
+    named = {
+        f"{policy['policy']}/{name}": value
+        for policy in result["policies"]
+        for name, value in _metrics_of(policy).items()
+    }
+    return {NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in named.items()}
+
+
+def _metrics_of(policy: Policy) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for latency in LATENCIES:
+        found |= {f"{latency}_{quantile}": policy[latency][quantile] for quantile in QUANTILES}
+        if policy["difference"] is not None:
+            found[f"{latency}_difference"] = policy["difference"][latency]["mean"]
+    ratios = {
+        "hit_ratio": policy["hit_ratio"],
+        "router_hit_ratio": policy["router_hit_ratio"],
+        "slo_attainment": policy["slo_attainment"],
+        "inflight_imbalance": policy["inflight_imbalance"],
+        "spread_over_seeds": policy["spread_over_seeds"],
+    }
+    return found | {name: ratio for name, ratio in ratios.items() if ratio is not None}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the making of MLflow's tables out of the user's terminal."""
+    before = {name: logging.getLogger(name).level for name in CHATTY}
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
