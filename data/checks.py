@@ -30,6 +30,8 @@ def checked(reading: Reading) -> Reading:
     rules = _row_rules()
     if reading.clock is not None:
         rules[f"{s.ARRIVED_AT_S} is missing, though other rows have it"] = pl.col(s.ARRIVED_AT_S).is_null()
+    if reading.rows[s.REQUEST_ID].is_not_null().any():
+        rules[f"{s.REQUEST_ID} is missing, though other rows have it"] = pl.col(s.REQUEST_ID).is_null()
     judged = facts.with_columns(_first_broken(rules).alias("reason"))
     sound = judged.filter(pl.col("reason").is_null()).sort(LINE)
     again = sound.filter(~pl.col(s.REQUEST_ID).is_first_distinct() & pl.col(s.REQUEST_ID).is_not_null())

@@ -115,6 +115,8 @@ def _count(
             open_requests[kept], kept = r, kept + 1
             j = chosen[r]
             out[0, i, j] += 1
+            if np.isnan(first[r]):
+                continue  # in flight, but nobody knows in which phase
             if first[r] > now:
                 out[1, i, j] += 1
                 out[3, i, j] += prompt[r]

@@ -86,6 +86,8 @@ def ingest(
 ) -> IngestReport:
     """Add files to a dataset, in the order given; a file that fails leaves those before it stored.
 
+    Files of one dataset belong together: where a format counts time from a start of its own, or numbers prefix blocks
+    on its own, all its files are taken to share that start and that numbering.
     With arrival times, the requests of all files are ordered by arrival; without, each file follows the one before.
     `logging_policy` names the policy that made the decisions; ``random`` also says that every candidate had the same
     chance. `progress` is told the rows of each file as it is stored.

@@ -26,7 +26,7 @@ class Parameters:
 
     num_leaves: int = 15
     min_data_in_leaf: int = 60
-    learning_rate: float = 0.03
+    learning_rate: float = 0.02
     lambda_l2: float = 10.0
     feature_fraction: float = 0.7
     bagging_fraction: float = 0.7

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import complete_snapshot, workload_of
-from lodestar.features.matrix import chosen_features, decision_features
 
-__all__ = ["Rows", "labelled_rows", "rows_of"]
+__all__ = ["Rows", "rows_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,7 +29,6 @@ class Rows:
         finished_at_s: when the outcome was known.
         requests: how many requests the dataset has, with and without a label.
         excluded: why requests have no row → how many.
-        notes: what was inferred, in words.
     """
 
     request_index: Ints
@@ -41,7 +38,6 @@ class Rows:
     finished_at_s: Floats
     requests: int
     excluded: dict[str, int]
-    notes: dict[str, str]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -85,16 +81,8 @@ class Rows:
         return self.split(first + int(share * (end - first)))
 
 
-def labelled_rows(log: RequestLog, target: str) -> Rows:
-    """Collect the rows of a log whose decision, latency and time of finish are known; count the others."""
-    workload = workload_of(log)
-    snapshot, notes = complete_snapshot(log, workload)
-    features = chosen_features(log, decision_features(log, snapshot))
-    return rows_of(log, features, workload.arrived_at_s, target, {**workload.inferred, **notes})
-
-
-def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str, notes: dict[str, str]) -> Rows:
-    """Pair the features (n, k) of the chosen candidates with their latency."""
+def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str) -> Rows:
+    """Pair the features (n, k) of the chosen candidates with their latency; count the requests that have no pair."""
     latency_ms: Floats = getattr(log, target)
     finished_at_s = arrived_at_s + log.e2e_ms / 1000.0
     reasons = {
@@ -112,5 +100,5 @@ def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str
             f"({', '.join(f'{count} with {reason}' for reason, count in excluded.items() if count)}); "
             "expected decisions with their outcomes. Ingest a log that has them"
         )
-    every = Rows(np.arange(len(log)), features, latency_ms, arrived_at_s, finished_at_s, len(log), excluded, notes)
+    every = Rows(np.arange(len(log)), features, latency_ms, arrived_at_s, finished_at_s, len(log), excluded)
     return every.only(usable)

@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["GRID", "INK", "Look", "looks"]
 
-INK: Final = "#5b6470"  # what belongs to no policy; readable on white and on black
+INK: Final = "#77828f"  # what belongs to no policy; readable on white and on black
 GRID: Final = "rgba(128,128,128,0.25)"
 
 # Okabe and Ito 2008, less black and yellow, which vanish on a dark or a white page.

@@ -25,7 +25,7 @@ from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calib
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.measured import measured_rows
 from lodestar.pipeline.replay.one_step import OneStep, one_step
-from lodestar.pipeline.replay.policies import make_policy, policies
+from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
 from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.summary import Slo, compare, summarise
 from lodestar.pipeline.replay.trust import Trust, judge, unjudged
@@ -182,8 +182,8 @@ def _trust(log: RequestLog, cluster: Cluster, fitted: Calibration | None, seeds:
 
 def _logging_policy(log: RequestLog) -> Policy | None:
     """Return the policy that made the log, where it is known by name or by its uniform propensities."""
-    if log.policy in policies():
-        return make_policy(log.policy) if log.policy != "learned" else None
+    if log.policy in {heuristic.name for heuristic in HEURISTICS}:
+        return make_policy(log.policy)
     propensity, _ = propensity_of(log)
     decided = log.chosen >= 0
     uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)

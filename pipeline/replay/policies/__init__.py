@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final
 
 from lodestar.data.errors import ConfigError, unknown
 from lodestar.models.latency import LatencyModel
@@ -12,34 +12,24 @@ from lodestar.pipeline.replay.policies.learned import Learned
 from lodestar.pipeline.replay.policies.least_request import LeastRequest
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 
-__all__ = ["make_policy", "policies"]
+__all__ = ["HEURISTICS", "POLICIES", "make_policy"]
 
-Model = LatencyModel | None
+#: Policies that need no model.
+HEURISTICS: Final = (RandomChoice, LeastRequest, AibrixPrefixCache)
+POLICIES: Final = (*HEURISTICS, Learned)
 
 
-def policies() -> dict[str, Callable[[Model], Policy]]:
-    """Return every policy's maker by name; a maker takes the dataset's latency model, if there is one.
+def make_policy(name: str, model: LatencyModel | None = None) -> Policy:
+    """Make a policy by its name, with default settings.
 
-    >>> sorted(policies())
-    ['aibrix-prefix-cache', 'learned', 'least-request', 'random']
+    >>> make_policy("least-request").name
+    'least-request'
     """
-    return {
-        RandomChoice.name: lambda model: RandomChoice(),
-        LeastRequest.name: lambda model: LeastRequest(),
-        AibrixPrefixCache.name: lambda model: AibrixPrefixCache(),
-        Learned.name: _learned,
-    }
-
-
-def _learned(model: Model) -> Policy:
+    for heuristic in HEURISTICS:
+        if heuristic.name == name:
+            return heuristic()
+    if name != Learned.name:
+        raise unknown("policy", name, [known.name for known in POLICIES])
     if model is None:
         raise ConfigError("policy 'learned' needs a latency model and this dataset has none. Run lodestar train first")
     return Learned.of(model)
-
-
-def make_policy(name: str, model: Model = None) -> Policy:
-    """Make one policy by its name, with default settings."""
-    known = policies()
-    if name not in known:
-        raise unknown("policy", name, known)
-    return known[name](model)

@@ -1,0 +1,67 @@
+"""What training reads from the store: labelled rows of each target, and the identity of what was read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lodestar.data.errors import DataError
+from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.store import dataset_fingerprint, load_log, open_store
+from lodestar.data.workspace import Workspace
+from lodestar.features.matrix import chosen_features, decision_features
+from lodestar.models.latency import TARGETS
+from lodestar.models.rows import Rows, rows_of
+
+__all__ = ["TrainingData", "ids_sha256", "load_training_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """A dataset as training sees it.
+
+    Attributes:
+        dataset: its name.
+        fingerprint: of its sources.
+        request_ids: of all requests, in dispatch order.
+        rows: target → labelled rows, for the targets that have any.
+        skipped: target → why it has none.
+        notes: what was inferred, in words.
+    """
+
+    dataset: str
+    fingerprint: str
+    request_ids: list[str]
+    rows: dict[str, Rows]
+    skipped: dict[str, str]
+    notes: dict[str, str]
+
+
+def load_training_data(workspace: Workspace, dataset: str, targets: Sequence[str] = TARGETS) -> TrainingData:
+    """Read a dataset and compute the features of its decisions; fails if no target has a labelled row."""
+    with open_store(workspace) as con:
+        log, fingerprint = load_log(con, dataset), dataset_fingerprint(con, dataset)
+    workload = workload_of(log)
+    snapshot, completed = complete_snapshot(log, workload)
+    features = chosen_features(log, decision_features(log, snapshot))
+    notes = {**workload.inferred, **completed}
+    rows: dict[str, Rows] = {}
+    skipped: dict[str, str] = {}
+    for target in targets:
+        try:
+            rows[target] = rows_of(log, features, workload.arrived_at_s, target)
+        except DataError as error:
+            skipped[target] = str(error)
+    if not rows:
+        raise DataError(next(iter(skipped.values())))
+    return TrainingData(dataset, fingerprint, log.request_id, rows, skipped, notes)
+
+
+def ids_sha256(request_ids: Sequence[str]) -> str:
+    """Name a sequence of requests.
+
+    >>> ids_sha256(["0", "1"])[:8]
+    'e83bf0c4'
+    """
+    return hashlib.sha256("\n".join(request_ids).encode()).hexdigest()

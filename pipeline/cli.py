@@ -1,0 +1,268 @@
+"""The commands: each parses, calls one function of a stage, and prints. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lodestar",
+    help="Turn the logs of an LLM-inference router into a better router, offline.",
+    epilog="Start with: lodestar demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[str, typer.Argument(help="Name of an ingested dataset.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from lodestar import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Turn the logs of an LLM-inference router into a better router, offline."""
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Log files: plain, gz or zst.", metavar="PATH...")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Name to keep them under.")],
+    format: Annotated[str | None, typer.Option("--format", help="Format, if it is not to be found out.")] = None,
+    logging_policy: Annotated[
+        str | None, typer.Option("--logging-policy", help="Policy that made the decisions; 'random' means uniform.")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Read log files into a dataset; rows that can't be used are kept with their reason."""
+    from lodestar.data.ingest import ingest as run
+    from lodestar.data.workspace import Workspace
+    from lodestar.reports.datasets import ingest_tables
+
+    with progress_bar("ingest") as update:
+        report = run(Workspace.open(home), paths, dataset, format, logging_policy, update).to_dict()
+    emit(as_json, report, lambda: ingest_tables(report))
+
+
+@app.command()
+def inspect(dataset: Dataset, home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """Show what a dataset holds, what was refused, and what it allows."""
+    from lodestar.data.inspect import inspect_dataset
+    from lodestar.data.workspace import Workspace
+    from lodestar.reports.datasets import inspect_tables
+
+    summary = inspect_dataset(Workspace.open(home), dataset)
+    emit(as_json, summary, lambda: inspect_tables(summary))
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    incremental: Annotated[bool, typer.Option("--incremental", help="Learn only from what is new.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Fit TTFT and TPOT predictors, score them on later traffic and log the run in MLflow."""
+    from lodestar.data.workspace import Workspace
+    from lodestar.models.train import train as run
+    from lodestar.reports.training import train_tables
+
+    with progress_bar("train"):
+        report = run(Workspace.open(home), dataset, incremental=incremental, seed=seed).to_dict()
+    emit(as_json, report, lambda: train_tables(report))
+
+
+@app.command()
+def tune(
+    dataset: Dataset,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all, with those done before.")] = 20,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Search LightGBM's parameters and the training window; interrupted, it goes on where it stopped."""
+    from lodestar.data.workspace import Workspace
+    from lodestar.models.tune import tune as run
+    from lodestar.reports.training import tune_tables
+
+    with progress_bar("tune", total=trials) as update:
+        report = run(Workspace.open(home), dataset, trials, seed, update).to_dict()
+    emit(as_json, report, lambda: tune_tables(report))
+
+
+@app.command()
+def replay(
+    dataset: Dataset,
+    policy: Annotated[list[str], typer.Option("--policy", help="Policy to replay; may be given several times.")],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 10,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")] = None,
+    measured: Annotated[
+        str | None, typer.Option("--measured", help="Dataset with measured outcomes of the same traffic to compare with.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Engine preset.", show_default="fitted to the dataset, if it can be")
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option("--instances", min=1, help="Size of the cluster.", show_default="as logged, or 8")
+    ] = None,
+    slo_ttft_ms: Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")] = 2000.0,
+    slo_tpot_ms: Annotated[float, typer.Option("--slo-tpot-ms", min=0, help="TPOT that is still good.")] = 200.0,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Replay the traffic under each policy in a cluster calibrated from the dataset's own log."""
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.replay.replay import Settings
+    from lodestar.pipeline.replay.replay import replay as run
+    from lodestar.pipeline.replay.summary import Slo
+    from lodestar.pipeline.stages import trained_model
+    from lodestar.reports.result import read_result
+    from lodestar.reports.tables import replay_tables
+
+    workspace = Workspace.open(home)
+    settings = Settings(policy, seeds, seed, baseline, engine, instances, Slo(slo_ttft_ms, slo_tpot_ms), measured)
+    with progress_bar("replay") as update:
+        model = trained_model(workspace, dataset) if "learned" in policy else None
+        done = run(workspace, dataset, settings, model, lambda what, k, n: update(done=k, of=n or None, what=what))
+    emit(as_json, done.document, lambda: replay_tables(read_result(done.directory)))
+
+
+@app.command()
+def report(
+    to: Annotated[Path | None, typer.Option("--to", help="File to write.", show_default="beside the replay")] = None,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the last replay as one HTML file and log it in MLflow."""
+    from rich.text import Text
+
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.stages import report_latest
+
+    with progress_bar("report"):
+        written = report_latest(Workspace.open(home), to)
+    emit(as_json, written, lambda: Text(f"report {written['report']}\nMLflow run {written['run_id']}", overflow="fold"))
+
+
+@app.command()
+def ship(
+    dataset: Annotated[str | None, typer.Argument(help="Dataset whose models to ship.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Directory to write the artifact to.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="Verify an artifact instead: hashes and golden rows.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Write the artifact that a router loads, or verify one."""
+    from rich.pretty import Pretty
+
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.stages import check_or_ship
+
+    with progress_bar("check" if check else "ship"):
+        done = check_or_ship(Workspace.open(home) if check is None else None, dataset, to, check)
+    emit(as_json, done, lambda: Pretty(done))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on the loopback address.")] = 5000,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Open MLflow on the workspace, on the loopback address, until ctrl-C."""
+    from rich.text import Text
+
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.stages import serve_mlflow
+
+    workspace = Workspace.open(home)
+    address = {"url": f"http://127.0.0.1:{port}", "home": str(workspace.home)}
+    emit(as_json, address, lambda: Text(f"MLflow on {address['url']} (ctrl-C ends it)"))
+    sys.stdout.flush()
+    raise typer.Exit(serve_mlflow(workspace, port))
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option("--requests", min=600, help="Length of the generated workload.")] = 2500,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Run everything on a generated workload: log, ingest, train, tune, replay, report, ship."""
+    from rich.console import Console
+
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.demo import demo as run
+    from lodestar.pipeline.demo import demo_tables
+
+    done = run(Workspace.open(home), requests, seed, Console(stderr=as_json))
+    emit(as_json, done, lambda: demo_tables(done))
+
+
+@app.command()
+def formats(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """List the log formats that ingest reads, and what each provides."""
+    from lodestar.pipeline.listings import format_rows, listing
+
+    rows = format_rows()
+    emit(as_json, rows, lambda: listing(rows))
+
+
+@app.command()
+def policies(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """List the routing policies that replay knows."""
+    from lodestar.pipeline.listings import listing, policy_rows
+
+    rows = policy_rows()
+    emit(as_json, rows, lambda: listing(rows))
+
+
+@app.command()
+def features(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """List the features that models see, with unit and formula."""
+    from lodestar.pipeline.listings import feature_rows, listing
+
+    rows = feature_rows()
+    emit(as_json, rows, lambda: listing(rows))
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and exit code 2."""
+    from lodestar.data.errors import LodestarError
+
+    try:
+        app()
+    except LodestarError as error:
+        sys.stderr.write(f"lodestar: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("lodestar: interrupted; what was finished is kept\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

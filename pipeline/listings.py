@@ -1,0 +1,51 @@
+"""What is known: formats, policies and features, as rows for a table or JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lodestar.data.formats import formats
+from lodestar.features.definitions import FEATURES
+from lodestar.pipeline.replay.policies import POLICIES
+
+__all__ = ["feature_rows", "format_rows", "listing", "policy_rows"]
+
+Row = dict[str, Any]
+
+
+def format_rows() -> list[Row]:
+    """Return each log format with what it provides."""
+    return [
+        {"format": known.name, "description": known.description, "provides": ", ".join(known.provides)}
+        for known in formats().values()
+    ]
+
+
+def policy_rows() -> list[Row]:
+    """Return each routing policy with the first line of its description and the snapshot fields it needs.
+
+    >>> policy_rows()[0]["policy"]
+    'random'
+    """
+    return [
+        {"policy": known.name, "rule": (known.__doc__ or "").partition("\n")[0], "needs": ", ".join(known.fields)}
+        for known in POLICIES
+    ]
+
+
+def feature_rows() -> list[Row]:
+    """Return each feature with unit and formula, in the order of the feature matrix."""
+    return [{"feature": known.name, "unit": known.unit, "formula": known.formula} for known in FEATURES]
+
+
+def listing(rows: list[Row]) -> Table:
+    """Draw rows as a table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table

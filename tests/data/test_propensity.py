@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lodestar.data.log import RequestLog
+from lodestar.data.propensity import propensity_of, uniform_test
+
+
+@pytest.mark.parametrize("name", ["sharing09-random", "sharing47-random"])
+def test_uniform_choices_are_accepted_and_said_to_be_inferred(name: str, real_log: Callable[[str], RequestLog]) -> None:
+    propensity, note = propensity_of(real_log(name))
+    assert set(propensity.tolist()) == {1 / 7}
+    assert note is not None
+    assert note.startswith("inferred as 1 / candidates: the choices look uniform at random (likelihood ratio")
+
+
+@pytest.mark.parametrize("name", ["sharing09-prefix", "sharing09-rl", "sharing47-prefix", "sharing47-rl", "klog-rl"])
+def test_choices_of_a_policy_are_rejected(name: str, real_log: Callable[[str], RequestLog]) -> None:
+    propensity, note = propensity_of(real_log(name))
+    assert np.isnan(propensity).all()
+    assert note is not None
+    assert "not uniform at random" in note
+
+
+def test_logged_propensities_are_used_as_they_are(made_log: Callable[..., RequestLog]) -> None:
+    log = made_log()
+    propensity, note = propensity_of(log)
+    assert propensity is log.propensity
+    assert note is None
+
+
+def test_too_few_decisions_are_not_judged(made_log: Callable[..., RequestLog]) -> None:
+    log = dataclasses.replace(made_log(n=100), propensity=np.full(100, np.nan))
+    propensity, note = propensity_of(log)
+    assert np.isnan(propensity).all()
+    assert note is not None
+    assert "100 decisions are too few to test" in note
+
+
+def test_a_log_without_decisions_says_so(real_log: Callable[[str], RequestLog]) -> None:
+    assert propensity_of(real_log("azure"))[1] == "no decisions are logged"
+
+
+def test_the_test_is_level_under_uniform_choices(made_log: Callable[..., RequestLog]) -> None:
+    p_values = []
+    for seed in range(60):
+        log = made_log(n=600, seed=seed)
+        p_values.append(uniform_test(log, np.arange(600)).p_value)
+    assert 0.3 < np.mean(p_values) < 0.7
+    assert np.mean(np.array(p_values) < 0.05) < 0.15
+
+
+def test_a_preference_for_one_instance_is_seen(made_log: Callable[..., RequestLog]) -> None:
+    log = made_log(n=1000)
+    chosen = np.where(np.arange(1000) % 5 == 0, 0, log.chosen)
+    assert uniform_test(dataclasses.replace(log, chosen=chosen), np.arange(1000)).p_value < 0.01

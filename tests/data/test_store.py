@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lodestar.data.errors import ConfigError
+from lodestar.data.ingest import IngestReport
+from lodestar.data.schema import TABLES
+from lodestar.data.store import dataset_fingerprint, dataset_names, load_log, open_store
+from lodestar.data.workspace import Workspace
+
+
+def test_a_new_workspace_has_every_canonical_table_with_its_columns(workspace: Workspace) -> None:
+    with open_store(workspace) as con:
+        for table, columns in TABLES.items():
+            assert [row[0] for row in con.execute(f"DESCRIBE {table}").fetchall()] == list(columns)
+
+
+def test_an_unknown_dataset_lists_the_known(ingested: tuple[Workspace, dict[str, IngestReport]]) -> None:
+    with open_store(ingested[0]) as con, pytest.raises(ConfigError, match=r"did you mean 'sharing09-random'\?"):
+        load_log(con, "sharing9-random")
+
+
+def test_datasets_are_listed_by_name(ingested: tuple[Workspace, dict[str, IngestReport]]) -> None:
+    with open_store(ingested[0]) as con:
+        assert dataset_names(con) == sorted(ingested[1])
+        assert len({dataset_fingerprint(con, name) for name in ingested[1]}) == len(ingested[1])
+
+
+def test_a_file_that_is_no_database_is_one_line(workspace: Workspace) -> None:
+    Path(workspace.database).write_bytes(b"not a database" * 1000)
+    with (
+        pytest.raises(ConfigError, match=r"lodestar\.duckdb cannot be opened .*expected a DuckDB file"),
+        open_store(workspace),
+    ):
+        pass

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from lodestar.reports.datasets import ingest_tables, inspect_tables
+from lodestar.reports.result import read_result
+from lodestar.reports.tables import replay_tables
+
+SPREAD = {"mean": 2731.0, "p50": 2152.0, "p90": 5407.0, "p99": 12337.0, "max": 16736.0}
+SUMMARY = {
+    "dataset": "sharing09",
+    "fingerprint": "ab12",
+    "rows": 2491,
+    "policy": "random",
+    "sources": [{"file": "random.csv", "format": "lodestar-csv", "sha256": "ab", "rows": 2491, "rejected": 3}],
+    "time": {"clock": None, "origin": None, "span_s": 325.1, "rate_per_s": 7.66},
+    "prompt_tokens": SPREAD,
+    "output_tokens": None,
+    "ttft_ms": SPREAD,
+    "tpot_ms": None,
+    "e2e_ms": None,
+    "instances": [{"instance": "pod_0000", "gpu": None, "requests": 335, "share": 0.134}],
+    "coverage": {"arrived_at_s": 0.0, "ttft_ms": 1.0},
+    "rejects": [{"reason": "no TTFT", "rows": 3, "first": [{"file": "a/random.csv", "line": 7, "raw": "x"}]}],
+    "inferred": {"arrivals": "from the order of dispatch"},
+    "propensity": {"known_ratio": 1.0, "note": "uniform over the candidates"},
+    "allows": {
+        "train": {"allowed": True, "why_not": None},
+        "one-step": {"allowed": False, "why_not": "no propensities are logged"},
+    },
+}
+
+
+def drawn(table: RenderableType, width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def without_spaces(text: str) -> str:
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_number_of_the_policy_table_fits(make_replay, width: int) -> None:
+    result = read_result(make_replay())
+    text = drawn(replay_tables(result), width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for policy in result["policies"]:
+        assert policy["policy"] in without_spaces(text) or width == 80
+        for value in (policy["ttft_ms"]["mean"], policy["ttft_ms"]["p99"], policy["e2e_ms"]["mean"]):
+            assert f"{value:,.0f}" in text
+
+
+def test_headings_have_units_and_the_estimand_is_said(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay())))
+    assert "closed-loop, replayed" in text
+    units = next(line for line in text.splitlines() if line.startswith("policy"))
+    assert units.split() == ["policy", *["ms"] * 7, "%", "tokens", "%", "met"]
+
+
+@pytest.mark.parametrize("verdict", ["trusted", "untrusted", "not judged"])
+def test_the_verdict_stands_before_the_numbers(make_replay, verdict: str) -> None:
+    text = drawn(replay_tables(read_result(make_replay(verdict=verdict))))
+    assert f" {verdict.upper()} " in text.split("policy")[0]
+
+
+def test_an_untrusted_verdict_is_also_the_last_word(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay(verdict="untrusted"))))
+    assert text.count(" UNTRUSTED ") == 2
+    assert text.rstrip().endswith("forced_ttft_mean_error is 0.410, limit 0.1")
+
+
+def test_one_step_numbers_stand_apart_and_say_what_they_are(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay())))
+    closed_loop, one_step = text.split("One-step, logged states: a diagnostic")
+    assert "SNIPS" not in closed_loop
+    assert "not the policy's performance" in one_step.replace("\n", " ")
+
+
+def test_missing_one_step_estimates_have_a_reason(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay(one_step=False))))
+    assert "No one-step estimates: the log has no propensities" in text
+
+
+def test_measured_policies_show_both_and_the_error(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay())))
+    assert "Replayed against measured" in text
+    assert "−4.8" in text
+
+
+def test_names_are_never_read_as_markup(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay(dataset="[red]x[/red]"))))
+    assert "[red]x[/red]" in text
+
+
+def test_a_policy_that_depends_on_its_path_is_named(make_replay) -> None:
+    text = drawn(replay_tables(read_result(make_replay())))
+    assert "prefix-cache-and-load depends on its path: its mean TTFT spreads 23 % over the seeds." in text
+
+
+def test_an_ingest_report_accounts_for_every_row() -> None:
+    source = {
+        "file": "logs/random.csv",
+        "format": "lodestar-csv",
+        "sha256": "ab",
+        "rows_read": 2494,
+        "rows_stored": 2491,
+        "rows_rejected": 3,
+        "already_stored": False,
+        "notes": ("prompt_tokens of 0 is taken as not known",),
+    }
+    totals = {"rows_read": 2494, "rows_stored": 2491, "rows_rejected": 3}
+    text = drawn(ingest_tables({"dataset": "sharing09", **totals, "sources": [source]}), 80)
+    row = next(line for line in text.splitlines() if line.startswith("random.csv "))
+    assert row.split() == ["random.csv", "lodestar-csv", "2,494", "2,491", "3"]
+    assert "random.csv: prompt_tokens of 0 is taken as not known" in text
+    assert "`lodestar inspect sharing09`" in text
+
+
+def test_a_summary_says_what_a_dataset_allows_and_why_not() -> None:
+    text = drawn(inspect_tables(SUMMARY), 80)
+    assert "2,491 requests to 1 instances, logged under random" in text
+    assert "no propensities are logged" in text
+    assert "random.csv line 7" in text
+    assert "TPOT" not in text
+
+
+def test_result_json_has_the_layout_that_the_tables_read(make_replay) -> None:
+    folder: Path = make_replay()
+    assert read_result(folder) == json.loads((folder / "result.json").read_text())
