@@ -34,14 +34,7 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 
 def jit(function: F) -> F:
-    """Compile a function of arrays and numbers on its first call and keep the machine code on disk.
-
-    >>> @jit
-    ... def twice(x: int) -> int:
-    ...     return 2 * x
-    >>> twice(21)
-    42
-    """
+    """Compile a function of arrays and numbers on its first call and keep the machine code on disk."""
     compiled: F = numba.njit(cache=True, error_model="numpy")(function)
     return compiled
 

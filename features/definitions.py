@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.data.jit import jit
 
-__all__ = ["FEATURES", "FEATURE_NAMES", "Feature", "HIT_HALF_LIFE_S", "candidate_features"]
+__all__ = ["FEATURES", "FEATURE_NAMES", "HIT_HALF_LIFE_S", "Feature", "candidate_features"]
 
 Floats = NDArray[np.float64]
 
@@ -70,12 +70,8 @@ FEATURES: Final[tuple[Feature, ...]] = (
     ),
     Feature("inflight_above_best", "requests", "inflight_requests - best(inflight_requests)", (_INFLIGHT,)),
     Feature("inflight_above_mean", "requests", "inflight_requests - mean(inflight_requests)", (_INFLIGHT,)),
-    Feature(
-        "tokens_above_best", "tokens", "tokens_to_first_token - best(tokens_to_first_token)", (_PREFILL, _HIT)
-    ),
-    Feature(
-        "tokens_above_mean", "tokens", "tokens_to_first_token - mean(tokens_to_first_token)", (_PREFILL, _HIT)
-    ),
+    Feature("tokens_above_best", "tokens", "tokens_to_first_token - best(tokens_to_first_token)", (_PREFILL, _HIT)),
+    Feature("tokens_above_mean", "tokens", "tokens_to_first_token - mean(tokens_to_first_token)", (_PREFILL, _HIT)),
     Feature("hit_above_best", "ratio", "hit_ratio - best(hit_ratio)", (_HIT,)),
     Feature("hit_above_mean", "ratio", "hit_ratio - mean(hit_ratio)", (_HIT,)),
 )

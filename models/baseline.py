@@ -1,4 +1,4 @@
-"""What a latency costs by physics: a sum of works, each in ms a unit. Trees correct it; it carries them beyond the data."""
+"""What a latency costs by physics: a sum of works, each in ms a unit; trees correct it, it carries them beyond the data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class Baseline:
 
     def columns(self) -> tuple[Ints, Ints, Floats]:
         """Return the columns of both factors of every term (-1 where there is none) and the coefficients."""
-        padded = [[FEATURE_NAMES.index(name) for name in term] + [-1] * (2 - len(term)) for term in self.coefficients_ms]
+        padded = [
+            [FEATURE_NAMES.index(name) for name in term] + [-1] * (2 - len(term)) for term in self.coefficients_ms
+        ]
         first, second = np.array(padded, dtype=np.int64).reshape(-1, 2).T.copy()
         return first, second, np.array(list(self.coefficients_ms.values()), dtype=np.float64)
 

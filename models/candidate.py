@@ -90,7 +90,7 @@ def record_of(
 
 def _ranges(rows: Rows) -> dict[str, list[float] | None]:
     """Return the smallest and the largest value of each feature; None where it was never known."""
-    known = ~np.isnan(rows.features).all(axis=0)
+    known = (~np.isnan(rows.features)).any(axis=0).tolist()
     return {
         name: [float(np.nanmin(column)), float(np.nanmax(column))] if has else None
         for name, column, has in zip(FEATURE_NAMES, rows.features.T, known, strict=True)

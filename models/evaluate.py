@@ -15,7 +15,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(model: LatencyModel, training: Rows, held_out: Rows) -> dict[str, Any]:
-    """Measure on `held_out`; the rivals learn from `training`, which the model learned from too."""
+    """Measure on `held_out`, ready for JSON; the rivals learn from `training`, which the model learned from too."""
     measured_ms = held_out.latency_ms
     predictions = {
         "model": model.predict(held_out.features),
@@ -30,10 +30,21 @@ def evaluate(model: LatencyModel, training: Rows, held_out: Rows) -> dict[str, A
             "pinball_ms": pinball_ms(measured_ms, predicted_ms, share),
             "coverage": coverage(measured_ms, predicted_ms),
         }
-    return {
+    report = {
         "rows_trained": len(training),
         "rows_held_out": len(held_out),
         **{name: accuracy(measured_ms, predicted_ms) for name, predicted_ms in predictions.items()},
         "quantiles": quantiles,
         "by_load": by_load(measured_ms, predictions, waiting_requests),
     }
+    ready: dict[str, Any] = _without_nan(report)
+    return ready
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN, which JSON lacks, by None: R² of a slice where nothing varies."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if value != value else value

@@ -32,7 +32,9 @@ class Curve:
     held_out: list[float] = field(default_factory=list)
 
 
-def fit(rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None) -> tuple[LatencyModel, Curve]:
+def fit(
+    rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None
+) -> tuple[LatencyModel, Curve]:
     """Fit baseline and trees on the newest rows of the window; `watch` is scored each round, never learned from.
 
     The residual quantiles come from a first fit without the last quarter of the window; then all of it is fitted.

@@ -113,4 +113,6 @@ def _booster(text: str) -> lgb.Booster:
     try:
         return lgb.Booster(model_str=text)
     except lgb.basic.LightGBMError as error:
-        raise ArtifactError(f"the model text cannot be read ({error}); expected LightGBM's format. Ship it again") from error
+        raise ArtifactError(
+            f"the model text cannot be read ({error}); expected LightGBM's format. Ship it again"
+        ) from error

@@ -10,7 +10,7 @@ from lodestar.models.latency import LatencyModel
 from lodestar.models.metrics import mae_ms
 from lodestar.models.rows import Rows
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["MIN_NEWEST", "Verdict", "judge"]
 
 MIN_NEWEST: Final = 30  # rows below which the comparison would be a coin toss
 
@@ -45,7 +45,7 @@ def judge(challenger: LatencyModel, held_out: Rows, current: Trained | None) -> 
     twin that was fitted without the newest requests is.
     """
     if current is None:
-        return Verdict(True, "no model before it")
+        return Verdict(True, "no model that it could be compared with")
     unseen, champion = held_out.newer_than(current.record["requests_seen"]), current.model
     if len(unseen) < MIN_NEWEST:
         unseen, champion = held_out.newer_than(current.record["held_out_from"]), current.held_out
@@ -55,5 +55,7 @@ def judge(challenger: LatencyModel, held_out: Rows, current: Trained | None) -> 
     theirs = mae_ms(unseen.latency_ms, champion.predict(unseen.features))
     promoted = ours <= theirs
     words = "no worse" if promoted else "worse"
-    reason = f"{words} than the current model on the newest {len(unseen)} requests: MAE {ours:.1f} against {theirs:.1f} ms"
+    reason = (
+        f"{words} than the current model on the newest {len(unseen)} requests: MAE {ours:.1f} against {theirs:.1f} ms"
+    )
     return Verdict(promoted, reason, len(unseen), ours, theirs)

@@ -27,7 +27,8 @@ def linear_rival(training: Rows, features: Floats) -> Floats:
     means = np.nanmean(training.features[:, known], axis=0)
     coefficients = np.linalg.lstsq(_design(training.features[:, known], means), training.latency_ms, rcond=None)[0]
     predicted: Floats = _design(features[:, known], means) @ coefficients
-    return np.maximum(predicted, training.latency_ms.min())
+    floored: Floats = np.maximum(predicted, training.latency_ms.min())
+    return floored
 
 
 def _design(features: Floats, means: Floats) -> Floats:

@@ -114,9 +114,12 @@ def replay(
     dataset: Dataset,
     policy: Annotated[list[str], typer.Option("--policy", help="Policy to replay; may be given several times.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 10,
-    baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
+    ] = None,
     measured: Annotated[
-        str | None, typer.Option("--measured", help="Dataset with measured outcomes of the same traffic to compare with.")
+        str | None,
+        typer.Option("--measured", help="Dataset with measured outcomes of the same traffic to compare with."),
     ] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", help="Engine preset.", show_default="fitted to the dataset, if it can be")
@@ -169,7 +172,9 @@ def report(
 def ship(
     dataset: Annotated[str | None, typer.Argument(help="Dataset whose models to ship.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Directory to write the artifact to.")] = None,
-    check: Annotated[Path | None, typer.Option("--check", help="Verify an artifact instead: hashes and golden rows.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Verify an artifact instead: hashes and golden rows.")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
     seed: Seed = 0,

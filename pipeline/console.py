@@ -50,7 +50,10 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[...,
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with contextlib.redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+    ):
         task = bar.add_task(title, total=total, rate="")
 
         def update(add: int = 1, *, done: int | None = None, of: int | None = None, what: str | None = None) -> None:

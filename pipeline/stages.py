@@ -8,14 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from lodestar.data.errors import ConfigError
+from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import check, ship
+from lodestar.models.current import load_current
 from lodestar.models.latency import LatencyModel
 from lodestar.reports.html import write_report
 from lodestar.reports.mlflow_log import log_replay
 from lodestar.reports.result import latest_replay
 
 __all__ = ["check_or_ship", "report_latest", "serve_mlflow", "trained_model"]
+
+
+def trained_model(workspace: Workspace, dataset: str) -> LatencyModel:
+    """Return the model that the learned policy minimises: the dataset's current TTFT predictor."""
+    current = load_current(workspace, dataset)
+    if TTFT_MS not in current:
+        raise ConfigError(f"dataset {dataset!r} has no trained TTFT model. Run lodestar train {dataset} first")
+    return current[TTFT_MS].model
+
+
+def check_or_ship(
+    workspace: Workspace | None, dataset: str | None, to: Path | None, artifact: Path | None
+) -> dict[str, Any]:
+    """Verify `artifact` if one is given, else ship a dataset's models to a directory."""
+    if artifact is not None:
+        if dataset is not None or to is not None:
+            raise ConfigError("--check verifies an artifact that is there; expected neither DATASET nor --to with it")
+        return check(artifact)
+    if workspace is None or dataset is None or to is None:
+        raise ConfigError("ship needs DATASET and --to DIRECTORY, or --check DIRECTORY. Name them")
+    return ship(workspace, dataset, to)
 
 
 def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:

@@ -77,32 +77,28 @@ def calibration_figure(rows: pl.DataFrame, target: str) -> go.Figure:
 
 
 def measured_figure(rows: list[Measured], quantile: QuantileName, look: dict[str, Look]) -> go.Figure:
-    """Draw measured (filled) beside replayed (hatched) TTFT of every policy that also ran on the cluster."""
-    measured = [row["ttft_ms"][quantile] for row in rows]
-    replayed = [row["predicted_ttft_ms"][quantile] for row in rows]
+    """Draw replayed TTFT as bars and what was measured in each dataset as a dotted line across them."""
     label = quantile if quantile == "mean" else quantile.upper()
     figure = dressed(go.Figure(), 340, y=f"{label} TTFT (ms)")
-    for kind, values, shape in (("measured", measured, ""), ("replayed", replayed, "/")):
-        colours = [look[row["policy"]].colour if row["policy"] in look else INK for row in rows]
-        figure.add_trace(
-            go.Bar(
-                x=[escape(row["policy"]) for row in rows],
-                y=values,
-                text=[f"{kind}<br>{number(value)}" for value in values],
-                textposition="outside",
-                textangle=0,
-                name=kind,
-                marker={
-                    "color": colours,
-                    "pattern": {"shape": shape, "fillmode": "replace"},
-                    "line": {"color": colours, "width": 1.5},
-                },
-                cliponaxis=False,
-                hovertemplate=f"%{{x}}, {kind}: %{{y:,.0f}} ms<extra></extra>",
-            )
+    replayed = [row["predicted_ttft_ms"][quantile] for row in rows]
+    figure.add_trace(
+        go.Bar(
+            x=[escape(row["policy"]) for row in rows],
+            y=replayed,
+            text=[number(value) for value in replayed],
+            textposition="inside",
+            textfont={"color": "white"},
+            name="replayed",
+            marker={"color": [look[row["policy"]].colour if row["policy"] in look else INK for row in rows]},
+            hovertemplate="%{x}, replayed: %{y:,.0f} ms<extra></extra>",
         )
-    figure.update_layout(barmode="group")
-    figure.update_yaxes(tickformat=",")
+    )
+    for dataset, value in {row["measured_dataset"]: row["ttft_ms"][quantile] for row in rows}.items():
+        figure.add_hline(value, line={"color": INK, "dash": "dot", "width": 2})
+        text = f"measured in {escape(dataset)}: {number(value)}"
+        figure.add_annotation(x=1, xref="paper", xanchor="right", y=value, yanchor="bottom", text=text, showarrow=False)
+    top = max(replayed + [row["ttft_ms"][quantile] for row in rows])
+    figure.update_yaxes(tickformat=",", range=[0, 1.12 * top])
     return figure
 
 

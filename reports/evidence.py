@@ -22,7 +22,7 @@ def gates_grid(result: Result) -> Grid:
 
 
 def measured_grid(result: Result) -> Grid:
-    """Return replayed against measured TTFT of the policies that also ran on the real cluster."""
+    """Return each replay beside what was measured: only the policy that ran on the real cluster should agree."""
     rows = result.get("measured") or []
     columns = [
         Column("policy", "", [Cell(row["policy"]) for row in rows], left=True),
@@ -31,7 +31,11 @@ def measured_grid(result: Result) -> Grid:
         Column("error mean", "%", [Cell(percent(row["error_mean"], signed=True)) for row in rows]),
         Column("error P99", "%", [Cell(percent(row["error_p99"], signed=True)) for row in rows]),
     ]
-    return Grid("Replayed against measured", columns, ["First line: replayed. Second line: measured on the cluster."])
+    return Grid(
+        "Replayed against measured",
+        columns,
+        ["First line: replayed. Second line: measured. Only the policy that ran there should agree."],
+    )
 
 
 def one_step_grid(result: Result) -> Grid:

@@ -112,7 +112,7 @@ class OneStep(TypedDict):
 
 
 class Measured(TypedDict):
-    """One policy that also ran on the real cluster."""
+    """One policy, replayed, beside what was measured in another dataset of the same traffic."""
 
     policy: str
     measured_dataset: str
@@ -125,7 +125,7 @@ class Measured(TypedDict):
 class Engine(TypedDict):
     """The engine model that the replay ran on."""
 
-    coefficients: dict[str, float]
+    coefficients: dict[str, object]
     kv_capacity_tokens: float
     source: str
     fit: NotRequired[dict[str, object] | None]

@@ -3,34 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from lodestar.reports.canvas import latency_title
+from rich.console import Group, RenderableType
+from rich.text import Text
+
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import decimals, number, percent
+from lodestar.reports.tables import grid_table, sentences
 
-__all__ = ["accuracy_grid", "load_grid"]
+__all__ = ["accuracy_grid", "load_grid", "train_tables"]
+
+PREDICTORS: Final = ("model", "constant", "linear")
 
 
-def accuracy_grid(target: str, accuracy: Mapping[str, Mapping[str, float]]) -> Grid:
+def train_tables(report: Mapping[str, Any]) -> RenderableType:
+    """Draw what a training did: for each target the decision, the errors and the errors by load.
+
+    Args:
+        report: ``TrainReport.to_dict()``.
+    """
+    heading = Text().append("Dataset ").append(report["dataset"], style="bold")
+    heading.append(f", models {report['version']}\n" if report["version"] else ", no models yet\n")
+    parts: list[RenderableType] = [heading]
+    for target, found in report["targets"].items():
+        parts.append(_decision(target, found))
+        if found["metrics"] is not None:
+            parts.append(grid_table(accuracy_grid(target, found["metrics"])))
+            parts.append(grid_table(load_grid(target, found["metrics"]["by_load"])))
+    for title, items in (("Not trained", report["skipped"]), ("What the log left out", report["notes"])):
+        if items:
+            parts.append(sentences(title, items))
+    return Group(*parts)
+
+
+def _decision(target: str, found: Mapping[str, Any]) -> Text:
+    """Say in two lines what became of one target and why."""
+    verdict = found["verdict"]
+    text = Text().append(_name(target), style="bold").append(f" {found['mode']}: {found['reason']}\n")
+    if verdict is not None:
+        word, style = ("promoted", "bold green") if found["promoted"] else ("refused", "bold red")
+        text.append(word, style=style).append(f": {verdict['reason']}; {number(found['trees'])} trees\n")
+    return text
+
+
+def accuracy_grid(target: str, metrics: Mapping[str, Any]) -> Grid:
     """Return one row a predictor: error, bias and explained variance on held-out rows.
 
     Args:
         target: ``ttft_ms`` or ``tpot_ms``.
-        accuracy: predictor → what `models.metrics.accuracy` returns.
+        metrics: what `models.evaluate.evaluate` returns.
     """
-    names = list(accuracy)
-    errors = [accuracy[name]["mae_ms"] for name in names]
+    found = [metrics[name] for name in PREDICTORS]
+    errors = [each["mae_ms"] for each in found]
     places = decimals(errors)
     columns = [
-        Column("predictor", "", [Cell(name) for name in names], left=True),
+        Column("predictor", "", [Cell(name) for name in PREDICTORS], left=True),
         Column("MAE", "ms", _marked(errors, places)),
-        Column("MAPE", "%", [Cell(percent(accuracy[name]["mape"])) for name in names]),
-        Column("bias", "ms", [Cell(number(accuracy[name]["bias_ms"], places, signed=True)) for name in names]),
-        Column("R²", "", [Cell(number(accuracy[name]["r2"], 3)) for name in names]),
-        Column("R² of log", "", [Cell(number(accuracy[name]["r2_log"], 3)) for name in names]),
+        Column("MAPE", "%", [Cell(percent(each["mape"])) for each in found]),
+        Column("bias", "ms", [Cell(number(each["bias_ms"], places, signed=True)) for each in found]),
+        Column("R²", "", [Cell(number(each["r2"], 3)) for each in found]),
+        Column("R² log", "", [Cell(number(each["r2_log"], 3)) for each in found]),
     ]
-    return Grid(f"{latency_title(target)} on held-out requests", columns)
+    covered = [f"{name.upper()} {percent(each['coverage'])} %" for name, each in metrics["quantiles"].items()]
+    title = (
+        f"{_name(target)}: trained on {number(metrics['rows_trained'])} requests, "
+        f"measured on the {number(metrics['rows_held_out'])} after them"
+    )
+    return Grid(title, columns, [f"Measured at or below the predicted quantile: {', '.join(covered)}."])
 
 
 def load_grid(target: str, lines: Sequence[Mapping[str, Any]]) -> Grid:
@@ -51,8 +91,12 @@ def load_grid(target: str, lines: Sequence[Mapping[str, Any]]) -> Grid:
         Column("held out", "rows", [Cell(number(rows[name])) for name in slices]),
         *(Column(f"{predictor} MAE", "ms", [cells[i] for cells in marked]) for i, predictor in enumerate(predictors)),
     ]
-    return Grid(f"{latency_title(target)} by load of the chosen instance", columns)
+    return Grid(f"{_name(target)} by load of the chosen instance", columns)
 
 
 def _marked(errors: Sequence[float], places: int) -> list[Cell]:
     return [Cell(number(error, places), mark="best" if error == min(errors) else "") for error in errors]
+
+
+def _name(target: str) -> str:
+    return target.removesuffix("_ms").upper()

@@ -162,7 +162,9 @@ def _capacity_tokens(log: RequestLog, otherwise: EngineModel) -> tuple[int, list
     tokens = log.prompt_tokens.mean() + log.output_tokens.clip(0).mean() / 2
     capacity = int(running[seen].sum() * tokens / usage[seen].sum())
     largest = int((log.prompt_tokens + log.output_tokens.clip(0)).max())
-    return max(capacity, 2 * largest), [f"key-value capacity of {capacity} tokens from logged usage and running requests"]
+    return max(capacity, 2 * largest), [
+        f"key-value capacity of {capacity} tokens from logged usage and running requests"
+    ]
 
 
 def _noise_ratio(log: RequestLog, cluster: Cluster) -> tuple[float, str]:

@@ -42,7 +42,7 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
         return OneStep([], f"{known.sum()} requests have a decision and a TTFT; expected {_FEWEST_REQUESTS}", None)
     snapshot, _ = complete_snapshot(log, workload)
     features = decision_features(log, snapshot)
-    rows = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS, {})
+    rows = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
     predicted_ms = cross_fit(rows, features, schema.TTFT_MS, seed)
     calibration = pl.DataFrame(
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -60,20 +60,23 @@ class Settings:
     baseline: str | None = None
     engine: str | None = None
     instances: int | None = None
-    slo: Slo = Slo()
+    slo: Slo = field(default_factory=Slo)
     measured: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no comparison."""
         if not self.policies:
-            raise ConfigError("no policy to replay; expected at least one. Add --policy random, or see lodestar policies")
+            raise ConfigError(
+                "no policy to replay; expected at least one. Add --policy random, or see lodestar policies"
+            )
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; expected at least 1")
         if len(set(self.policies)) < len(self.policies):
             raise ConfigError(f"--policy {', '.join(self.policies)}: a policy is named twice; expected each once")
         if self.baseline is not None and self.baseline not in self.policies:
             raise ConfigError(
-                f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. Add it as a --policy"
+                f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. "
+                "Add it as a --policy"
             )
 
 

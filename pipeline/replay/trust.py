@@ -79,7 +79,9 @@ def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None, seed
     gates = _forced_gates(outcome.ttft_ms[measured], log.ttft_ms[measured])
     streamed = held_out & (log.tpot_ms > 0)
     if streamed.any():
-        gates.append(_gate("forced_tpot_mean_error", outcome.tpot_ms[streamed].mean() / log.tpot_ms[streamed].mean() - 1))
+        gates.append(
+            _gate("forced_tpot_mean_error", outcome.tpot_ms[streamed].mean() / log.tpot_ms[streamed].mean() - 1)
+        )
     if logging_policy is not None:
         known = log.ttft_ms > 0
         means = [cluster.replay(logging_policy, seed=seed).ttft_ms[known].mean() for seed in seeds]

@@ -96,3 +96,11 @@ def test_trusted_counters_are_left_alone(real_log: Callable[[str], RequestLog]) 
     snapshot, notes = complete_snapshot(log, workload_of(log))
     assert notes == {}
     assert all(np.array_equal(snapshot[name], log.snapshot[name], equal_nan=True) for name in snapshot)
+
+
+def test_a_request_without_ttft_is_in_flight_in_no_phase() -> None:
+    log, workload = timeline()
+    snapshot, _ = complete_snapshot(dataclasses.replace(log, ttft_ms=np.array([np.nan, 1500.0, 1500.0])), workload)
+    assert snapshot["inflight_requests"][:, 0].tolist() == [0, 1, 2]
+    assert snapshot["inflight_prefill_requests"][:, 0].tolist() == [0, 0, 1]
+    assert snapshot["decode_tokens"][:, 0].tolist() == [0, 0, 0]

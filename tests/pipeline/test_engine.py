@@ -85,7 +85,15 @@ def test_nothing_is_lost_or_left_behind(busy: Workload, slow: EngineModel, polic
     assert (requests["finished_s"] >= requests["first_token_s"]).all()
     assert (requests["first_token_s"] > requests["arrived_at_s"]).all()
     assert (requests["cached_tokens"] < requests["prompt_tokens"]).all()
-    for name in ("held_tokens", "inflight", "inflight_prefill", "prefill_tokens", "decoding", "waiting", "context_tokens"):
+    for name in (
+        "held_tokens",
+        "inflight",
+        "inflight_prefill",
+        "prefill_tokens",
+        "decoding",
+        "waiting",
+        "context_tokens",
+    ):
         assert (instances[name] == 0).all(), name
     assert (slots["users"] == 0).all()
     assert slots["cached_tokens"].sum() == instances["idle_tokens"].sum()
@@ -121,5 +129,5 @@ def test_a_request_that_can_never_fit_is_refused(plain: Callable[..., Workload])
 def test_an_engine_refuses_what_no_engine_can_be() -> None:
     with pytest.raises(ConfigError, match="prompt_token_ms is -1"):
         EngineModel(prompt_token_ms=-1)
-    with pytest.raises(ConfigError, match="did you mean 'h100-llama-3.1-8b'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'h100-llama-3.1-8b'"):
         EngineModel.preset("h100-llama-3.1")

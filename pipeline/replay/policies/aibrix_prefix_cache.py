@@ -48,7 +48,11 @@ def _rule(prompt_tokens: float, snapshot: Floats, parameters: Parameters, probab
         # AIBrix counts whole percent of matched blocks.
         percent = math.floor(100.0 * snapshot[j, _HIT] + 1e-9)
         load = snapshot[j, _INFLIGHT]
-        if percent > 0.0 and load <= limit and (percent > best_percent or (percent == best_percent and load < best_load)):
+        if (
+            percent > 0.0
+            and load <= limit
+            and (percent > best_percent or (percent == best_percent and load < best_load))
+        ):
             best_percent, best_load = percent, load
     if most - least > imbalance or best_percent == 0.0:
         mark_least_loaded(prompt_tokens, snapshot, parameters, probability)

@@ -92,10 +92,7 @@ policy_function = jit_as(PROBABILITIES)
 @jit_as(numba.boolean(_MATRIX, numba.int64))
 def is_candidate(snapshot: Floats, j: int) -> bool:
     """Say whether row j of a snapshot is a candidate: one about which something is known."""
-    for field in range(snapshot.shape[1]):
-        if not np.isnan(snapshot[j, field]):
-            return True
-    return False
+    return not np.isnan(snapshot[j]).all()
 
 
 @jit_as(numba.void(_VECTOR))

@@ -1,0 +1,159 @@
+"""Training runs in the workspace's MLflow store: parameters, metrics, data, model, and the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+# Before MLflow is imported: a workspace keeps to itself, and stdout belongs to the command.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import lightgbm as lgb
+import mlflow
+import mlflow.lightgbm
+import polars as pl
+from mlflow.data.polars_dataset import from_polars
+from mlflow.entities import Metric, RunStatus
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from lodestar.data.workspace import Workspace
+from lodestar.features.definitions import FEATURE_NAMES
+from lodestar.models.candidate import Outcome
+from lodestar.models.importance import importance_svg
+from lodestar.models.latency import LatencyModel
+from lodestar.models.rows import Rows
+
+__all__ = ["CHAMPION", "EXPERIMENT", "log_outcome", "registered_name", "tracked_run"]
+
+EXPERIMENT: Final = "lodestar"
+CHAMPION: Final = "champion"
+
+
+@contextlib.contextmanager
+def tracked_run(workspace: Workspace, name: str, tags: dict[str, str]) -> Iterator[str]:
+    """Open a run in the workspace's store, below the run that is open now if there is one; yield its id.
+
+    The first use of a store creates its tables, which takes a second or two.
+    """
+    with _quiet():
+        mlflow.set_tracking_uri(workspace.tracking_uri)
+        mlflow.set_registry_uri(workspace.tracking_uri)
+        parent = mlflow.active_run()
+        run = mlflow.start_run(
+            experiment_id=_experiment_id(workspace), run_name=name, tags=tags, nested=parent is not None
+        )
+    status = RunStatus.FAILED
+    try:
+        yield run.info.run_id
+        status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    finally:
+        with _quiet():
+            mlflow.end_run(RunStatus.to_string(status))
+
+
+def log_outcome(dataset: str, target: str, outcome: Outcome, source: str) -> dict[str, Any]:
+    """Log one target into the open run; register the model, and make it the champion if it was promoted."""
+    if outcome.trained is None or outcome.metrics is None or outcome.rows is None or outcome.verdict is None:
+        return {}
+    with _quiet():
+        record = outcome.trained.record
+        mlflow.log_params({**record["parameters"], "seed": record["seed"], "target": target, "mode": outcome.mode})
+        mlflow.set_tags({"dataset": dataset, "target": target, "promoted": str(outcome.promoted).lower()})
+        mlflow.set_tag("verdict", outcome.verdict.reason)
+        _log_metrics(outcome)
+        _log_input(outcome.rows, dataset, target, source)
+        mlflow.log_text(importance_svg(outcome.trained.model), "feature-importance.svg")
+        mlflow.log_table(_columns(outcome.metrics["by_load"]), "by-load.json")
+        mlflow.log_dict(outcome.trained.model.to_dict(), f"{target}.json")
+        return _register(outcome.trained.model, registered_name(dataset, target), outcome.promoted)
+
+
+def registered_name(dataset: str, target: str) -> str:
+    """Name a model in the registry.
+
+    >>> registered_name("sharing09", "ttft_ms")
+    'sharing09-ttft_ms'
+    """
+    return f"{dataset}-{target}"
+
+
+def _experiment_id(workspace: Workspace) -> str:
+    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=workspace.mlflow_artifacts.as_uri()))
+
+
+def _log_metrics(outcome: Outcome) -> None:
+    metrics = outcome.metrics or {}
+    flat = {f"{who}.{name}": value for who in ("model", "constant", "linear") for name, value in metrics[who].items()}
+    for quantile, values in metrics["quantiles"].items():
+        flat |= {f"{quantile}.{name}": value for name, value in values.items()}
+    if outcome.verdict is not None and outcome.verdict.current_mae_ms is not None:
+        flat |= {"promotion.mae_ms": outcome.verdict.mae_ms, "promotion.current_mae_ms": outcome.verdict.current_mae_ms}
+    mlflow.log_metrics({name: value for name, value in flat.items() if value is not None})
+    _log_curve(outcome)
+
+
+def _log_curve(outcome: Outcome) -> None:
+    """Log the error by boosting round in one batch: one at a time costs milliseconds each."""
+    run = mlflow.active_run()
+    if outcome.curve is None or run is None:
+        return
+    now_ms, curves = int(time.time() * 1000), {"training": outcome.curve.training, "held_out": outcome.curve.held_out}
+    points = [
+        Metric(f"rmse_log.{name}", value, now_ms, step)
+        for name, values in curves.items()
+        for step, value in enumerate(values, start=1)
+    ]
+    client = mlflow.MlflowClient()
+    for first in range(0, len(points), 1000):  # the store takes a thousand at once
+        client.log_batch(run.info.run_id, metrics=points[first : first + 1000])
+
+
+def _log_input(rows: Rows, dataset: str, target: str, source: str) -> None:
+    frame = pl.DataFrame(rows.features, schema=list(FEATURE_NAMES)).with_columns(pl.Series(target, rows.latency_ms))
+    mlflow.log_input(from_polars(frame, source=source, name=dataset, targets=target), context="training")
+
+
+def _columns(table: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [line[name] for line in table] for name in table[0]} if table else {"waiting_requests": []}
+
+
+def _register(model: LatencyModel, name: str, champion: bool) -> dict[str, Any]:
+    inputs = Schema([ColSpec(DataType.double, feature, required=False) for feature in model.features])
+    info = mlflow.lightgbm.log_model(
+        model.booster,
+        name="trees",
+        signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double)])),
+        # Stated, because finding them out starts a process that takes seconds.
+        pip_requirements=[f"lightgbm=={lgb.__version__}", f"mlflow=={mlflow.__version__}"],
+    )
+    version = mlflow.register_model(info.model_uri, name)
+    if champion:
+        mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version.version)
+    return {"registered_model": name, "registered_version": int(version.version), "champion": champion}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's and alembic's notices off both streams; errors are raised as ever."""
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

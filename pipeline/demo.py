@@ -1,0 +1,94 @@
+"""Everything once, on a workload made up for it: nothing to download."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from lodestar.data.formats.native import write_decision_log
+from lodestar.data.generate import sharing_workload
+from lodestar.data.ingest import ingest
+from lodestar.data.workspace import Workspace
+from lodestar.models.artifact import ship
+from lodestar.models.engine import EngineModel
+from lodestar.models.train import train
+from lodestar.models.tune import tune
+from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.record import recorded_log
+from lodestar.pipeline.replay.replay import Replay, Settings, replay
+from lodestar.pipeline.stages import report_latest, trained_model
+from lodestar.reports.result import read_result
+from lodestar.reports.tables import replay_tables
+
+__all__ = ["demo", "demo_tables"]
+
+DATASET: Final = "demo"
+INSTANCES: Final = 6
+RATE_PER_S: Final = 12.0  # keeps six engines two thirds busy under random routing
+TRIALS: Final = 8
+T = TypeVar("T")
+
+POLICIES: Final = ("random", "least-request", "aibrix-prefix-cache", "learned")
+
+
+def demo(workspace: Workspace, requests: int, seed: int, console: Console) -> dict[str, Any]:
+    """Log a simulated cluster under random routing, then do with the log what a user does with their own."""
+    started = time.perf_counter()
+
+    def step(said: str, run: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        with console.status(said):
+            done = run()
+        console.print(f"[green]✓[/] {said} [dim]{time.perf_counter() - begun:.1f} s[/]", highlight=False)
+        return done
+
+    path = workspace.home / "demo" / "decisions.jsonl.gz"
+    step(f"simulate: {requests} requests on {INSTANCES} engines, routed at random", lambda: _log(path, requests, seed))
+    step(f"ingest {path.name}", lambda: ingest(workspace, [path], DATASET))
+    trained = step("train TTFT and TPOT predictors", lambda: train(workspace, DATASET, seed=seed))
+    step(f"tune: {TRIALS} trials", lambda: tune(workspace, DATASET, TRIALS, seed))
+    replayed: Replay = step(
+        f"replay {len(POLICIES)} policies",
+        lambda: replay(workspace, DATASET, Settings(list(POLICIES), seed=seed), trained_model(workspace, DATASET)),
+    )
+    written = step("report", lambda: report_latest(workspace, None))
+    artifact = workspace.home / "artifact"
+    step("ship and check the artifact", lambda: ship(workspace, DATASET, artifact))
+    return {
+        "seconds": time.perf_counter() - started,
+        "train": trained.to_dict(),
+        "replay": replayed.document,
+        "directory": str(replayed.directory),
+        "artifact": str(artifact),
+        **written,
+    }
+
+
+def demo_tables(done: dict[str, Any]) -> RenderableType:
+    """Draw what the demo found and where it lies."""
+    home = Path(done["artifact"]).parent
+    where = Text.assemble(
+        "\n",
+        ("report    ", "bold"), f"{done['report']}\n",
+        ("artifact  ", "bold"), f"{done['artifact']}\n",
+        ("MLflow    ", "bold"), f"lodestar ui --home {home}\n",
+        (f"{done['seconds']:.0f} s in all", "dim"),
+    )  # fmt: skip
+    return Group(Text(), replay_tables(read_result(Path(done["directory"]))), where)
+
+
+def _log(path: Path, requests: int, seed: int) -> None:
+    """Write the decision log of a simulated cluster under uniformly random routing."""
+    workload = sharing_workload(requests, RATE_PER_S, 0.5, seed)
+    engine = replace(EngineModel.preset("l40s-llama-3.1-8b"), noise_ratio=0.05)
+    cluster = Cluster.of([engine] * INSTANCES, workload)
+    policy = make_policy("random")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_decision_log(path, recorded_log(DATASET, cluster, policy, cluster.replay(policy, seed=seed, record=True)))
