@@ -1,4 +1,4 @@
-"""What a latency costs by physics: a sum of works, each in ms a unit; trees correct it, it carries them beyond the data."""
+"""What a latency costs by physics: a sum of works, each in ms a unit; trees correct it where it was trained."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ def record_of(
 
 def _ranges(rows: Rows) -> dict[str, list[float] | None]:
     """Return the smallest and the largest value of each feature; None where it was never known."""
-    known = (~np.isnan(rows.features)).any(axis=0).tolist()
-    return {
-        name: [float(np.nanmin(column)), float(np.nanmax(column))] if has else None
-        for name, column, has in zip(FEATURE_NAMES, rows.features.T, known, strict=True)
-    }
+    ranges: dict[str, list[float] | None] = {}
+    for name, column in zip(FEATURE_NAMES, rows.features.T, strict=True):
+        known = column[~np.isnan(column)]
+        ranges[name] = [float(known.min()), float(known.max())] if len(known) else None
+    return ranges

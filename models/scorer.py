@@ -1,9 +1,9 @@
 """Trees and baseline as flat arrays, scored by compiled code: what the replay kernel and the router run per decision.
 
 The trees are evaluated as QuickScorer does it (Lucchese et al., SIGIR 2015): nodes are sorted by feature and
-threshold, every leaf of a tree is a bit, and a node whose condition fails clears the bits of the leaves on its left; the
-lowest bit left is the leaf reached. No branch depends on the shape of a tree, and a feature's scan ends at its first
-true node.
+threshold, every leaf of a tree is a bit, and a node whose condition fails clears the bits of the leaves on its left;
+the lowest bit left is the leaf reached. No branch depends on the shape of a tree, and a feature's scan ends at its
+first true node.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,7 +52,6 @@ def train(
     seed: int = 0,
     parameters: Parameters | None = None,
     targets: Sequence[str] = TARGETS,
-    progress: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Fit each target, keep the models that are no worse than the current ones, and log everything to MLflow.
 
@@ -63,8 +62,6 @@ def train(
     data, current = load_training_data(workspace, dataset, targets), load_current(workspace, dataset)
     outcomes: dict[str, Outcome] = {}
     for target in data.rows:
-        if progress:
-            progress(f"training {target}")
         before = current.get(target)
         outcomes[target] = (
             update(data, target, before, seed) if incremental else _fit_again(data, target, parameters, seed, before)

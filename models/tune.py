@@ -77,14 +77,15 @@ def tune(
     dataset: str,
     trials: int,
     seed: int = 0,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Callable[[int], None] | None = None,
     target: str = TTFT_MS,
 ) -> TuneReport:
     """Search until the study has `trials` finished trials, then train with the best parameters and judge as ever.
 
     Stop it whenever you like: the next call goes on from the trials that finished. The newest requests, on which the
-    trained model is judged, take no part in the search. `progress` is told trials done, trials wanted and the best
-    value. Tune a dataset from one process at a time: unfinished trials are taken for those of a process that died.
+    trained model is judged, take no part in the search. `progress` is told how many trials finished since it was last
+    told, those of earlier calls first. Tune a dataset from one process at a time: unfinished trials are taken for those
+    of a process that died.
     """
     if trials < 1:
         raise ConfigError(f"--trials {trials}: nothing to search; expected 1 or more")
@@ -97,7 +98,9 @@ def tune(
         _enqueue_defaults(study)
         tags = {"dataset": dataset, "target": target, "data_fingerprint": data.fingerprint}
         with tracked_run(workspace, f"tune {dataset} {target}", tags):
-            _search(study, parts, target, trials - before, seed, trials, progress)
+            if progress:
+                progress(before)
+            _search(study, parts, target, trials - before, seed, progress)
             best = _parameters(study.best_trial.params, len(data.rows[target]))
             _log_search(study)
             training = train(workspace, dataset, seed=seed, parameters=best, targets=(target,))
@@ -153,8 +156,7 @@ def _search(
     target: str,
     remaining: int,
     seed: int,
-    wanted: int,
-    progress: Callable[[int, int, float], None] | None,
+    progress: Callable[[int], None] | None,
 ) -> None:
     rivals = [mae_ms(later.latency_ms, linear_rival(earlier, later.features)) for earlier, later in parts]
 
@@ -168,12 +170,8 @@ def _search(
                 raise optuna.TrialPruned
         return float(np.mean(ratios))
 
-    def tell(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
-        if progress:
-            progress(_finished(study), wanted, study.best_value)
-
     if remaining > 0:
-        study.optimize(objective, n_trials=remaining, callbacks=[tell])
+        study.optimize(objective, n_trials=remaining, callbacks=[lambda *_: progress(1)] if progress else None)
 
 
 def _study(workspace: Workspace, name: str, seed: int) -> optuna.Study:

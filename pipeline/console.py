@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 __all__ = ["Home", "Json", "Seed", "emit", "progress_bar"]
 
@@ -35,11 +35,24 @@ def emit(as_json: bool, document: Any, table: Callable[[], RenderableType]) -> N
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show a bar with rate and time left on stderr; yields a function that sets (or adds to) what is done.
+    """Show a bar with rate and time left on stderr, where that is a terminal.
 
-    Anything that libraries print on stdout in the meantime goes to stderr too.
+    Yields ``update(add=1, *, done=None, of=None, what=None)``, which adds to what is done, or sets it, its total and
+    the title. Anything that libraries print on stdout in the meantime goes to stderr too.
     """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        if console.is_terminal:
+            with _bar(console, title, total) as update:
+                yield update
+        else:
+            yield lambda *_, **__: None
+
+
+@contextlib.contextmanager
+def _bar(console: Console, title: str, total: int | None) -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -50,17 +63,14 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[...,
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with (
-        contextlib.redirect_stdout(sys.stderr),
-        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
-    ):
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total, rate="")
 
         def update(add: int = 1, *, done: int | None = None, of: int | None = None, what: str | None = None) -> None:
             bar.update(
                 task, advance=None if done is not None else add, completed=done, total=of, description=what or title
             )
-            speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
             bar.update(task, rate=f"{speed:,.1f}/s" if speed else "")
 
         yield update

@@ -38,7 +38,7 @@ def check_or_ship(
         return check(artifact)
     if workspace is None or dataset is None or to is None:
         raise ConfigError("ship needs DATASET and --to DIRECTORY, or --check DIRECTORY. Name them")
-    return ship(workspace, dataset, to)
+    return ship(workspace, dataset, to).to_dict()
 
 
 def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:

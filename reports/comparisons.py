@@ -87,18 +87,20 @@ def measured_figure(rows: list[Measured], quantile: QuantileName, look: dict[str
             y=replayed,
             text=[number(value) for value in replayed],
             textposition="inside",
+            insidetextanchor="start",
             textfont={"color": "white"},
             name="replayed",
             marker={"color": [look[row["policy"]].colour if row["policy"] in look else INK for row in rows]},
             hovertemplate="%{x}, replayed: %{y:,.0f} ms<extra></extra>",
         )
     )
-    for dataset, value in {row["measured_dataset"]: row["ttft_ms"][quantile] for row in rows}.items():
+    measured = {row["measured_dataset"]: row["ttft_ms"][quantile] for row in rows}
+    for value in measured.values():
         figure.add_hline(value, line={"color": INK, "dash": "dot", "width": 2})
-        text = f"measured in {escape(dataset)}: {number(value)}"
-        figure.add_annotation(x=1, xref="paper", xanchor="right", y=value, yanchor="bottom", text=text, showarrow=False)
-    top = max(replayed + [row["ttft_ms"][quantile] for row in rows])
-    figure.update_yaxes(tickformat=",", range=[0, 1.12 * top])
+    legend = "<br>".join(f"dotted: {number(value)} ms in {escape(dataset)}" for dataset, value in measured.items())
+    place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+    figure.add_annotation(text=legend, showarrow=False, align="right", **place)
+    figure.update_yaxes(tickformat=",", range=[0, 1.06 * max(*replayed, *measured.values())])
     return figure
 
 

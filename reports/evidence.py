@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import decimals, number, percent, plain
 from lodestar.reports.result import QUANTILES, Gate, Measured, OneStep, QuantileName, Result
@@ -13,7 +15,7 @@ def gates_grid(result: Result) -> Grid:
     """Return the trust gates: what was found, its limit, passed or failed."""
     gates = result["trust"]["gates"]
     columns = [
-        Column("gate", "", [Cell(gate["name"].replace("_", " ")) for gate in gates], left=True),
+        Column("gate", "", [Cell(_spoken(gate["name"])) for gate in gates], left=True),
         Column("value", "", [Cell(number(gate["value"], 3)) for gate in gates]),
         Column("limit", "", [Cell(_limit(gate)) for gate in gates]),
         Column("", "", [_passed(gate["passed"]) for gate in gates], left=True),
@@ -69,6 +71,10 @@ def _estimates(rows: list[OneStep], policies: list[str], estimator: str) -> Colu
         for policy in policies
     ]
     return Column(f"one-step {estimator.upper()}", "ms", cells)
+
+
+def _spoken(name: str) -> str:
+    return re.sub(r"\b(ttft|tpot|e2e|ks|p\d+)\b", lambda found: found[0].upper(), name.replace("_", " "))
 
 
 def _limit(gate: Gate) -> str:

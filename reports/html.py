@@ -101,7 +101,11 @@ def _facts(result: Result) -> dict[str, dict[str, object]]:
         "report written by": f"Lodestar {__version__}",
     }
     return {
-        "engine": {"source": engine["source"], "cache, tokens an instance": engine["kv_capacity_tokens"]},
+        "engine": {
+            "source": engine["source"],
+            "cache, tokens an instance": engine["kv_capacity_tokens"],
+            "number of instances": engine.get("instances") or "not recorded",
+        },
         "coefficients": dict(engine["coefficients"]),
         "fit": dict(engine.get("fit") or {}),
         "inferred": dict(result["inferred"]),

@@ -128,6 +128,7 @@ class Engine(TypedDict):
     coefficients: dict[str, object]
     kv_capacity_tokens: float
     source: str
+    instances: NotRequired[str]
     fit: NotRequired[dict[str, object] | None]
 
 

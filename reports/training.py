@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from lodestar.reports.grids import Cell, Column, Grid
-from lodestar.reports.numbers import decimals, number, percent
+from lodestar.reports.numbers import decimals, number, percent, plain
 from lodestar.reports.tables import grid_table, sentences
 
-__all__ = ["accuracy_grid", "load_grid", "train_tables"]
+__all__ = ["accuracy_grid", "load_grid", "train_tables", "tune_tables"]
 
 PREDICTORS: Final = ("model", "constant", "linear")
 
@@ -35,6 +35,26 @@ def train_tables(report: Mapping[str, Any]) -> RenderableType:
         if items:
             parts.append(sentences(title, items))
     return Group(*parts)
+
+
+def tune_tables(report: Mapping[str, Any]) -> RenderableType:
+    """Draw what a search found, then what the training with it did.
+
+    Args:
+        report: ``TuneReport.to_dict()``.
+    """
+    title = f"{_name(report['target'])} of {report['dataset']}: {number(report['trials'])} trials"
+    done = f"{number(report['trials_before'])} before this call, {number(report['pruned'])} stopped early"
+    if report["interrupted"]:
+        done += f", {number(report['interrupted'])} left unfinished by an earlier call"
+    values = {
+        "trials": done,
+        "best": f"{number(report['best_value'], 4)} of the MAE of linear regression, mean over folds forward in time",
+        "defaults": f"{number(report['default_value'], 4)} of it",
+        "study": report["study"],
+    }
+    parameters = {name: plain(value) for name, value in report["best_parameters"].items()}
+    return Group(sentences(title, values), sentences("Best parameters", parameters), train_tables(report["training"]))
 
 
 def _decision(target: str, found: Mapping[str, Any]) -> Text:
