@@ -62,6 +62,6 @@ def ids_sha256(request_ids: Sequence[str]) -> str:
     """Name a sequence of requests.
 
     >>> ids_sha256(["0", "1"])[:8]
-    'e83bf0c4'
+    '1e9987e9'
     """
     return hashlib.sha256("\n".join(request_ids).encode()).hexdigest()

@@ -33,8 +33,9 @@ class EngineModel:
         prefix_caching: whether blocks of finished requests stay usable until they are evicted.
         noise_ratio: standard deviation of the log of a request's prefill work, drawn once a request.
 
-    >>> EngineModel().step_ms(prompt_tokens=2048, decoding=0, context_tokens=0, attention=2048**2 / 2)
-    42.215...
+    >>> step = EngineModel().step_ms(prompt_tokens=2048, decoding=0, context_tokens=0, attention=2048**2 / 2)
+    >>> round(step, 1)
+    42.2
     """
 
     decode_base_ms: float = 6.345

@@ -51,12 +51,14 @@ def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -
     """Add trees fitted to `rows` alone; the baseline and the trees so far stay as they are.
 
     The new trees see a new `Dataset` with bins of its own (bins taken over from the old one would hide loads beyond
-    it). The mean ratio and the quantiles follow the new rows, and come from the model before the extension: for it,
-    they are held out.
+    it). They learn what is left once the old model is set right in the mean: a change that is the same for all rows
+    offers no split a gain, so LightGBM would stop at once; the mean ratio takes it up. The quantiles come from the
+    model before the extension, for which the new rows are held out.
     """
     _require(rows, model.target)
-    baseline = model.baseline
-    booster = _train(rows, baseline, parameters, parameters.update_rounds, seed, init_model=model.booster)
+    level = _mean_ratio(replace(model, mean_ratio=1.0), rows)
+    data = _dataset(rows, model.baseline, level)
+    booster = lgb.train(parameters.lightgbm(seed), data, parameters.update_rounds, init_model=model.booster)
     extended = replace(model, booster=booster, mean_ratio=1.0)
     extended = replace(extended, mean_ratio=_mean_ratio(extended, rows))
     return replace(extended, residual_quantiles=_offsets(model, rows))
@@ -71,7 +73,7 @@ def _grow(
     rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None
 ) -> tuple[LatencyModel, Curve]:
     baseline, curve = fit_baseline(rows.features, rows.latency_ms), Curve()
-    booster = _train(rows, baseline, parameters, parameters.rounds, seed, watch=watch, curve=curve)
+    booster = _train(rows, baseline, parameters, seed, watch, curve)
     model = LatencyModel(target, FEATURE_NAMES, baseline, booster, 1.0, {})
     return replace(model, mean_ratio=_mean_ratio(model, rows)), curve
 
@@ -80,42 +82,36 @@ def _train(
     rows: Rows,
     baseline: Baseline,
     parameters: Parameters,
-    rounds: int,
     seed: int,
-    *,
-    init_model: lgb.Booster | None = None,
-    watch: Rows | None = None,
-    curve: Curve | None = None,
+    watch: Rows | None,
+    curve: Curve,
 ) -> lgb.Booster:
     data = _dataset(rows, baseline)
-    watched = {"training": data} | ({"held_out": _dataset(watch, baseline, data)} if watch and len(watch) else {})
+    watched = {"training": data} | ({"held_out": _dataset(watch, baseline)} if watch and len(watch) else {})
     history: dict[str, dict[str, list[float]]] = {}
     booster = lgb.train(
         {**parameters.lightgbm(seed), "metric": "rmse"},
         data,
-        rounds,
-        init_model=init_model,
-        valid_sets=list(watched.values()) if curve else None,
-        valid_names=list(watched) if curve else None,
-        callbacks=[lgb.record_evaluation(history)] if curve else None,
+        parameters.rounds,
+        valid_sets=list(watched.values()),
+        valid_names=list(watched),
+        callbacks=[lgb.record_evaluation(history)],
     )
-    if curve:
-        curve.training, curve.held_out = (history.get(name, {}).get("rmse", []) for name in ("training", "held_out"))
+    curve.training, curve.held_out = (history.get(name, {}).get("rmse", []) for name in ("training", "held_out"))
     return booster
 
 
-def _dataset(rows: Rows, baseline: Baseline, reference: lgb.Dataset | None = None) -> lgb.Dataset:
-    """Label with log(latency / baseline), not with `init_score`: `init_model` would override that.
+def _dataset(rows: Rows, baseline: Baseline, level: float = 1.0) -> lgb.Dataset:
+    """Label with log(latency / (level * baseline)), not with `init_score`: `init_model` would override that.
 
     Rows weigh in proportion to their baseline, because what counts is the error in ms, not in ratio.
     """
     physical = baseline.predict(rows.features)
     return lgb.Dataset(
         rows.features,
-        np.log(rows.latency_ms / physical),
+        np.log(rows.latency_ms / (level * physical)),
         weight=physical / physical.mean(),
         feature_name=list(FEATURE_NAMES),
-        reference=reference,
     )
 
 

@@ -34,6 +34,7 @@ _DE_BRUIJN = 0x03F79D71B4CB0A89  # its 64 six-bit windows are all different, so 
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MAGIC = np.uint64(_DE_BRUIJN)
 _SHIFT = np.uint64(58)
+_ZERO = float(np.float32(1e-35))  # LightGBM reads values up to this as zero
 _ONE = np.uint64(1)
 
 
@@ -80,12 +81,12 @@ def _narrow(row: Floats, s: Scorer, possible: Bits) -> None:
     """Clear, tree by tree, the leaves that this row cannot reach."""
     possible[:] = _ALL
     for f in range(s.zero_missing.shape[0]):
-        x = row[f]
+        x = 0.0 if abs(row[f]) <= _ZERO else row[f]
         if np.isnan(x):
             for n in range(s.node_start[f], s.node_start[f + 1]):
                 if not s.nan_left[n]:
                     possible[s.tree[n]] &= s.keep[n]
-        elif s.zero_missing[f] and abs(x) <= 1e-35:  # LightGBM's zero
+        elif s.zero_missing[f] and x == 0.0:
             for n in range(s.node_start[f], s.node_start[f + 1]):
                 if not s.zero_left[n]:
                     possible[s.tree[n]] &= s.keep[n]

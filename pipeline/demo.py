@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,7 +26,7 @@ from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.replay import Replay, Settings, replay
 from lodestar.pipeline.stages import report_latest, trained_model
 from lodestar.reports.result import read_result
-from lodestar.reports.tables import replay_tables
+from lodestar.reports.tables import policies_table, verdict_text
 
 __all__ = ["demo", "demo_tables"]
 
@@ -44,7 +45,7 @@ def demo(workspace: Workspace, requests: int, seed: int, console: Console) -> di
 
     def step(said: str, run: Callable[[], T]) -> T:
         begun = time.perf_counter()
-        with console.status(said):
+        with console.status(said) if console.is_interactive else nullcontext():
             done = run()
         console.print(f"[green]✓[/] {said} [dim]{time.perf_counter() - begun:.1f} s[/]", highlight=False)
         return done
@@ -73,15 +74,15 @@ def demo(workspace: Workspace, requests: int, seed: int, console: Console) -> di
 
 def demo_tables(done: dict[str, Any]) -> RenderableType:
     """Draw what the demo found and where it lies."""
-    home = Path(done["artifact"]).parent
+    result = read_result(Path(done["directory"]))
     where = Text.assemble(
-        "\n",
         ("report    ", "bold"), f"{done['report']}\n",
         ("artifact  ", "bold"), f"{done['artifact']}\n",
-        ("MLflow    ", "bold"), f"lodestar ui --home {home}\n",
+        ("MLflow    ", "bold"), f"lodestar ui --home {Path(done['artifact']).parent}\n",
         (f"{done['seconds']:.0f} s in all", "dim"),
+        overflow="fold",
     )  # fmt: skip
-    return Group(Text(), replay_tables(read_result(Path(done["directory"]))), where)
+    return Group(Text(), verdict_text(result), Text(), policies_table(result), Text(), where)
 
 
 def _log(path: Path, requests: int, seed: int) -> None:

@@ -46,7 +46,7 @@ def write_report(replay_dir: Path, to: Path) -> Path:
     result = read_result(replay_dir)
     page = _page(result, replay_figures(result, replay_dir))
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(page, encoding="utf-8")
+    to.write_text(page.lstrip(), encoding="utf-8")
     return to
 
 

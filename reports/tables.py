@@ -18,7 +18,7 @@ from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
 from lodestar.reports.result import Result
 
-__all__ = ["grid_table", "replay_tables", "sentences", "verdict_text"]
+__all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdict_text"]
 
 WIDE_COLUMNS: Final = 110  # what the policy table needs in one piece
 FEW_COLUMNS: Final = 4  # so few leave room for whole names in any terminal
@@ -28,7 +28,7 @@ VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold wh
 
 def replay_tables(result: Result) -> RenderableType:
     """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
-    parts: list[RenderableType] = [_heading(result), verdict_text(result), _PolicyTables(result)]
+    parts: list[RenderableType] = [_heading(result), verdict_text(result), policies_table(result)]
     if result.get("measured"):
         parts.append(grid_table(measured_grid(result)))
     if result["trust"]["gates"]:
@@ -41,6 +41,11 @@ def replay_tables(result: Result) -> RenderableType:
     if result["trust"]["verdict"] == "untrusted":
         parts.append(verdict_text(result))  # the last lines are what a terminal shows
     return Group(*parts)
+
+
+def policies_table(result: Result) -> RenderableType:
+    """Draw what each policy came to, in one piece where there is room and in two where not."""
+    return _PolicyTables(result)
 
 
 def grid_table(grid: Grid) -> RenderableType:
@@ -89,8 +94,6 @@ class _GridTable:
 
 @dataclass(frozen=True, slots=True)
 class _PolicyTables:
-    """The policy table, in one piece where there is room and in two where not."""
-
     result: Result
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

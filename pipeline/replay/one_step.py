@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from lodestar.data import schema
+from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog, Workload
 from lodestar.data.reconstruct import complete_snapshot, propensity_of
 from lodestar.features.matrix import chosen_features, decision_features
@@ -22,8 +23,8 @@ __all__ = ["OneStep", "one_step"]
 
 Floats = NDArray[np.float64]
 
-_FEWEST_REQUESTS = 200
-_BLOCKS = 25
+_FEWEST_REQUESTS: Final = 200
+_BLOCKS: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
         return OneStep([], f"{known.sum()} requests have a decision and a TTFT; expected {_FEWEST_REQUESTS}", None)
     snapshot, _ = complete_snapshot(log, workload)
     features = decision_features(log, snapshot)
-    rows = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
-    predicted_ms = cross_fit(rows, features, schema.TTFT_MS, seed)
+    labelled = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
+    predicted_ms = cross_fit(labelled, features, schema.TTFT_MS, seed)
     calibration = pl.DataFrame(
         {
             "target": schema.TTFT_MS,
@@ -58,7 +59,8 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
         return OneStep([], note, calibration)
     snapshots = np.stack([snapshot[name] for name in schema.SNAPSHOT_FIELDS], axis=-1)
     snapshots[~log.candidate] = np.nan
-    estimates = []
+    rows: list[dict[str, Any]] = []
+    notes = [note] if note else []
     for policy in policies:
         inputs = OneStepInput(
             cost_ms=log.ttft_ms[usable],
@@ -70,5 +72,9 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
             predicted_ms=predicted_ms[usable],
         )
         block = max(1, len(inputs.cost_ms) // _BLOCKS)
-        estimates += [estimate(inputs, policy.name, block).to_dict() for estimate in estimators().values()]
-    return OneStep(estimates, note, calibration)
+        for name, estimate in estimators().items():
+            try:
+                rows.append(estimate(inputs, policy.name, block).to_dict())
+            except DataError as error:  # no logged decision is one that this policy would make
+                notes.append(f"no {name} of {policy.name}: {error}")
+    return OneStep(rows, "; ".join(notes) or None, calibration)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +80,23 @@ class Settings:
                 "Add it as a --policy"
             )
 
+    def command(self, dataset: str) -> str:
+        """Return the command line that repeats this.
+
+        >>> Settings(["random", "learned"], seeds=4).command("mine")
+        'lodestar replay mine --policy random --policy learned --seeds 4 --seed 0'
+        """
+        words = ["lodestar replay", dataset, *(f"--policy {name}" for name in self.policies)]
+        words += [f"--seeds {self.seeds} --seed {self.seed}"]
+        words += [
+            f"--{name} {value}"
+            for name in ("baseline", "engine", "instances", "measured")
+            if (value := getattr(self, name))
+        ]
+        if self.slo != Slo():
+            words += [f"--slo-ttft-ms {self.slo.ttft_ms:g} --slo-tpot-ms {self.slo.tpot_ms:g}"]
+        return " ".join(words)
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -118,6 +136,8 @@ def replay(
         "requests_per_s": per_s,
         "engine": engine,
         "inferred": workload.inferred,
+        "command": settings.command(dataset),
+        "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
         "trust": trust.to_dict(),
         "policies": [
             {
@@ -180,7 +200,11 @@ def _engine_document(engine: EngineModel, source: str, instances: str, fit: dict
 def _trust(log: RequestLog, cluster: Cluster, fitted: Calibration | None, seeds: range) -> Trust:
     if fitted is None:
         return unjudged("the engine is a preset: no logged outcome of this cluster to compare the replay with")
-    return judge(log, cluster, _logging_policy(log), seeds)
+    trust = judge(log, cluster, _logging_policy(log), seeds)
+    if trust.verdict == "untrusted" and "arrivals" in cluster.workload.inferred:
+        hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
+        return replace(trust, reasons=[*trust.reasons, hint])
+    return trust
 
 
 def _logging_policy(log: RequestLog) -> Policy | None:

@@ -14,7 +14,9 @@ from lodestar.features.definitions import FEATURE_NAMES, FEATURES, HIT_HALF_LIFE
 Floats = np.ndarray
 
 known_or_missing = st.one_of(st.just(float("nan")), st.floats(0.0, 1e5))
-snapshots = st.integers(1, 9).flatmap(lambda m: arrays(np.float64, (m, len(SNAPSHOT_FIELDS)), elements=known_or_missing))
+snapshots = st.integers(1, 9).flatmap(
+    lambda m: arrays(np.float64, (m, len(SNAPSHOT_FIELDS)), elements=known_or_missing)
+)
 
 
 def features_of(prompt_tokens: float, snapshot: Floats) -> dict[str, Floats]:

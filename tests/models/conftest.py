@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from lodestar.data.ingest import ingest
 from lodestar.data.log import RequestLog
@@ -16,7 +17,6 @@ from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURE_NAMES, FEATURES
 from lodestar.models.dataset import TrainingData
 from lodestar.models.rows import Rows
-from lodestar.models.tracking import tracked_run
 
 
 def make_log(n: int, seed: int = 0, slower: float = 1.0, first: int = 0) -> RequestLog:
@@ -84,11 +84,23 @@ def data_of(rows: Rows) -> TrainingData:
 def store_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store without runs: creating its tables takes seconds, copying it does not."""
     workspace = Workspace.open(tmp_path_factory.mktemp("store"))
-    with tracked_run(workspace, "creates the tables", {}):
-        pass
-    for kept in workspace.home.glob("mlflow.db"):
-        return kept
-    raise AssertionError("no store was made")
+    MlflowClient(workspace.tracking_uri).search_experiments()
+    return workspace.home / "mlflow.db"
+
+
+@pytest.fixture(name="make_log")
+def _make_log() -> Callable[..., RequestLog]:
+    return make_log
+
+
+@pytest.fixture(name="make_rows", scope="session")
+def _make_rows() -> Callable[..., Rows]:
+    return make_rows
+
+
+@pytest.fixture(name="data_of")
+def _data_of() -> Callable[[Rows], TrainingData]:
+    return data_of
 
 
 @pytest.fixture

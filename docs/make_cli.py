@@ -1,0 +1,30 @@
+"""Write the reference of all commands from their ``--help``: ``python docs/make_cli.py > docs/cli.md``."""
+
+from __future__ import annotations
+
+import os
+
+from typer.testing import CliRunner
+
+from lodestar.pipeline.cli import app
+
+COMMANDS = (
+    "ingest", "inspect", "train", "tune", "replay", "report", "ship", "ui", "demo", "formats", "policies", "features",
+)  # fmt: skip
+
+
+def reference() -> str:
+    """Return the reference as Markdown."""
+    os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
+    os.environ.pop("LODESTAR_HOME", None)
+    parts = ["# Commands\n\nMade from `--help` by `python docs/make_cli.py > docs/cli.md`.\n"]
+    for command in ("", *COMMANDS):
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="lodestar", terminal_width=100)
+        title = f"lodestar {command}".strip()
+        text = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+        parts.append(f"## {title}\n\n```\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

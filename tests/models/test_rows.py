@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lodestar.data.errors import DataError
+from lodestar.data.log import RequestLog
+from lodestar.features.definitions import FEATURES
+from lodestar.models.fit import fit
+from lodestar.models.parameters import Parameters
+from lodestar.models.rows import Rows, rows_of
+
+MakeRows = Callable[..., Rows]
+SMALL = Parameters(rounds=10, min_data_in_leaf=10)
+
+
+def test_a_request_unfinished_at_the_cut_is_in_neither_part(make_rows: MakeRows) -> None:
+    rows = make_rows(100)  # one every 0.25 s, each takes 2 s
+    training, later = rows.split(60)
+    assert training.request_index.tolist() == list(range(53))  # the last that finished by 15 s arrived at 13 s
+    assert later.request_index.tolist() == list(range(60, 100))
+
+
+def test_shuffling_the_future_changes_nothing_that_was_learned_before_it(make_rows: MakeRows) -> None:
+    rows, future = make_rows(200), np.arange(140, 200)
+    shuffled = np.concatenate([np.arange(140), np.random.default_rng(0).permutation(future)])
+    mixed = replace(rows, features=rows.features[shuffled], latency_ms=rows.latency_ms[shuffled])
+    texts = [fit(each.split(140)[0], "ttft_ms", SMALL, seed=0)[0].text() for each in (rows, mixed)]
+    assert texts[0] == texts[1]
+
+
+def test_what_a_slow_request_took_is_not_known_before_it_ends(make_rows: MakeRows) -> None:
+    rows = make_rows(200)
+    rows.finished_at_s[100] = 1e9
+    rows.latency_ms[100] = 1e9
+    training, _ = rows.split(140)
+    assert 100 not in training.request_index
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("chosen", -1, "no decision"),
+        ("ttft_ms", np.nan, "no ttft_ms"),
+        ("ttft_ms", 0.0, "no ttft_ms"),
+        ("e2e_ms", np.nan, "no time of finish"),
+    ],
+)
+def test_requests_without_a_label_are_counted_by_reason(
+    make_log: Callable[..., RequestLog], field: str, value: float, reason: str
+) -> None:
+    log = make_log(30)
+    getattr(log, field)[[3, 4]] = value
+    rows = rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
+    assert len(rows) == 28
+    assert rows.excluded.pop(reason) == 2
+    assert set(rows.excluded.values()) == {0}
+
+
+def test_a_log_without_any_label_is_refused_with_the_reason(make_log: Callable[..., RequestLog]) -> None:
+    log = make_log(30)
+    log.e2e_ms[:] = np.nan
+    with pytest.raises(DataError, match="30 with no time of finish"):
+        rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
