@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["jit", "jit_as"]
+__all__ = ["is_first_use", "jit", "jit_as"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -31,6 +31,11 @@ def _cache_folder() -> Path:
 
 if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(_cache_folder())
+
+
+def is_first_use() -> bool:
+    """Say whether nothing has been compiled on this machine yet, so that a command can say why it takes longer."""
+    return not Path(numba.config.CACHE_DIR).is_dir()
 
 
 def jit(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar
+from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar, say_first_use
 
 __all__ = ["app", "main"]
 
@@ -82,6 +82,7 @@ def train(
     seed: Seed = 0,
 ) -> None:
     """Fit TTFT and TPOT predictors, score them on later traffic and log the run in MLflow."""
+    say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.models.train import train as run
     from lodestar.reports.training import train_tables
@@ -100,6 +101,7 @@ def tune(
     seed: Seed = 0,
 ) -> None:
     """Search LightGBM's parameters and the training window; interrupted, it goes on where it stopped."""
+    say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.models.tune import tune as run
     from lodestar.reports.training import tune_tables
@@ -134,6 +136,7 @@ def replay(
     seed: Seed = 0,
 ) -> None:
     """Replay the traffic under each policy in a cluster calibrated from the dataset's own log."""
+    say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.replay.replay import Settings
     from lodestar.pipeline.replay.replay import replay as run
@@ -218,6 +221,7 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Run everything on a generated workload: log, ingest, train, tune, replay, report, ship."""
+    say_first_use()
     from rich.console import Console
 
     from lodestar.data.workspace import Workspace

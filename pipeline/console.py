@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Home", "Json", "Seed", "emit", "progress_bar"]
+__all__ = ["Home", "Json", "Seed", "emit", "progress_bar", "say_first_use"]
 
 Home = Annotated[
     Path | None,
@@ -31,6 +31,15 @@ def emit(as_json: bool, document: Any, table: Callable[[], RenderableType]) -> N
     Console(stderr=as_json).print(table())
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def say_first_use() -> None:
+    """Say on stderr that compiling takes a while, where nothing has been compiled on this machine yet."""
+    from lodestar.data.jit import is_first_use
+
+    if is_first_use():
+        sys.stderr.write("compiling for this machine: about half a minute, once\n")
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager

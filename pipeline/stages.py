@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,4 +59,8 @@ def serve_mlflow(workspace: Workspace, port: int) -> int:
         "--workers": "1",
     }
     command = [sys.executable, "-m", "mlflow", "server", *(word for pair in arguments.items() for word in pair)]
-    return subprocess.call(command)
+    # What the server says of itself is no result of the command; and nobody asked it to report on its users.
+    try:
+        return subprocess.call(command, stdout=sys.stderr, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
+    except KeyboardInterrupt:  # the way to end it
+        return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -74,7 +75,7 @@ def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], Non
     and TPOT, request by request, plus that of their quantiles. Both regimes of the step share their coefficients:
     latencies alone do not tell them apart. The search is Nelder-Mead on the logs of the coefficients.
 
-    The rows of `log` and `workload` must be the same requests in the same order.
+    The rows of `log` and `workload` must be the same requests in the same order. `progress` is told the replays so far.
     """
     base = EngineModel.preset(START)
     capacity, notes = _capacity_tokens(log, base)
@@ -126,11 +127,12 @@ def _loss_of(log: RequestLog, cluster: Cluster, progress: Callable[[int], None] 
     ttft = part & (log.ttft_ms > 0)
     tpot = part & (log.tpot_ms > 0)
     forced = known_choices(log)
+    evaluations = count(1)
 
     def loss(log_coefficients: Floats) -> float:
         outcome = cluster.with_engine(_engine(cluster.engines[0], log_coefficients)).replay(forced=forced)
         if progress:
-            progress(1)
+            progress(next(evaluations))
         return _distance(outcome.ttft_ms[ttft], log.ttft_ms[ttft]) + _distance(outcome.tpot_ms[tpot], log.tpot_ms[tpot])
 
     return loss

@@ -57,24 +57,49 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
     usable = known & (propensity > 0)
     if not usable.any():
         return OneStep([], note, calibration)
-    snapshots = np.stack([snapshot[name] for name in schema.SNAPSHOT_FIELDS], axis=-1)
-    snapshots[~log.candidate] = np.nan
     rows: list[dict[str, Any]] = []
     notes = [note] if note else []
     for policy in policies:
-        inputs = OneStepInput(
-            cost_ms=log.ttft_ms[usable],
-            chosen=log.chosen[usable],
-            propensity=propensity[usable],
-            target_probability=probabilities(
-                policy, log.prompt_tokens[usable].astype(np.float64), np.ascontiguousarray(snapshots[usable])
-            ),
-            predicted_ms=predicted_ms[usable],
-        )
-        block = max(1, len(inputs.cost_ms) // _BLOCKS)
-        for name, estimate in estimators().items():
-            try:
-                rows.append(estimate(inputs, policy.name, block).to_dict())
-            except DataError as error:  # no logged decision is one that this policy would make
-                notes.append(f"no {name} of {policy.name}: {error}")
+        missing = [name for name in policy.fields if np.isnan(snapshot[name][usable][log.candidate[usable]]).any()]
+        if missing:
+            notes.append(f"none of {policy.name}: the log lacks {', '.join(missing)} for some candidates")
+            continue
+        inputs = _inputs(log, snapshot, usable, propensity, predicted_ms, policy)
+        found, failed = _estimates(inputs, policy)
+        rows += found
+        notes += failed
     return OneStep(rows, "; ".join(notes) or None, calibration)
+
+
+def _inputs(
+    log: RequestLog,
+    snapshot: dict[str, Floats],
+    usable: NDArray[np.bool_],
+    propensity: Floats,
+    predicted_ms: Floats,
+    policy: Policy,
+) -> OneStepInput:
+    """Ask the policy what it would have done in every usable decision."""
+    seen = np.stack([snapshot[name][usable] for name in schema.SNAPSHOT_FIELDS], axis=-1)
+    seen[~log.candidate[usable]] = np.nan
+    return OneStepInput(
+        cost_ms=log.ttft_ms[usable],
+        chosen=log.chosen[usable],
+        propensity=propensity[usable],
+        target_probability=probabilities(
+            policy, log.prompt_tokens[usable].astype(np.float64), np.ascontiguousarray(seen)
+        ),
+        predicted_ms=predicted_ms[usable],
+    )
+
+
+def _estimates(inputs: OneStepInput, policy: Policy) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return every estimator's row, and why there is none of some."""
+    rows, failed = [], []
+    block = max(1, len(inputs.cost_ms) // _BLOCKS)
+    for name, estimate in estimators().items():
+        try:
+            rows.append(estimate(inputs, policy.name, block).to_dict())
+        except DataError as error:  # no logged decision is one that this policy would make
+            failed.append(f"no {name} of {policy.name}: {error}")
+    return rows, failed

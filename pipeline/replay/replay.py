@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 
-from lodestar.data import schema
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import RequestLog, Workload
 from lodestar.data.reconstruct import propensity_of, workload_of
@@ -22,10 +19,11 @@ from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.models.latency import LatencyModel
-from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate
+from lodestar.pipeline.replay.calibrate import calibrate, can_calibrate
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
+from lodestar.pipeline.replay.files import write_replay
 from lodestar.pipeline.replay.measured import measured_rows
-from lodestar.pipeline.replay.one_step import OneStep, one_step
+from lodestar.pipeline.replay.one_step import one_step
 from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
 from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.summary import Slo, compare, summarise
@@ -118,9 +116,9 @@ def replay(
     other = _log(workspace, settings.measured) if settings.measured else None
     chosen = {name: make_policy(name, model) for name in settings.policies}
     workload = workload_of(log, settings.seed)
-    cluster, engine, fitted = _cluster(log, workload, settings, progress)
+    cluster, engine = _cluster(log, workload, settings, progress)
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    trust = _trust(log, cluster, fitted, seeds)
+    trust = _trust(log, cluster, seeds)
     outcomes, per_s = _replayed(cluster, chosen, seeds, progress)
     steps = one_step(log, workload, list(chosen.values()), settings.seed)
     baseline = settings.baseline or settings.policies[0]
@@ -151,7 +149,7 @@ def replay(
     }
     if other is not None:
         document["measured"] = measured_rows(log, other, cluster, outcomes, seeds)
-    return Replay(document, _write(workspace, document, log, workload, outcomes, steps))
+    return Replay(document, write_replay(workspace, document, workload, outcomes, steps.calibration))
 
 
 def _log(workspace: Workspace, dataset: str) -> RequestLog:
@@ -161,29 +159,18 @@ def _log(workspace: Workspace, dataset: str) -> RequestLog:
 
 def _cluster(
     log: RequestLog, workload: Workload, settings: Settings, progress: Progress | None
-) -> tuple[Cluster, dict[str, Any], Calibration | None]:
+) -> tuple[Cluster, dict[str, Any]]:
     """Build the cluster, calibrated if the log allows it and no preset is named; say where it came from."""
     instances = settings.instances or len(log.instances) or DEFAULT_INSTANCES
     told = "named" if settings.instances else "logged" if log.instances else "default, as none is logged"
     if settings.engine is None and can_calibrate(log) and instances == len(log.instances):
-        evaluations = 0
-
-        def step(count: int) -> None:
-            nonlocal evaluations
-            evaluations += count
-            if progress:
-                progress("calibrate", evaluations, 0)
-
-        fitted = calibrate(log, workload, step)
+        fitted = calibrate(log, workload, lambda done: progress("calibrate", done, 0) if progress else None)
         source = f"fitted to the latencies of {log.dataset}"
-        return (
-            Cluster.of([fitted.engine] * instances, workload),
-            _engine_document(fitted.engine, source, told, fitted.to_dict()),
-            fitted,
-        )
+        cluster = Cluster.of([fitted.engine] * instances, workload)
+        return cluster, _engine_document(fitted.engine, source, told, fitted.to_dict())
     name = settings.engine or DEFAULT_ENGINE
     engine = EngineModel.preset(name)
-    return Cluster.of([engine] * instances, workload), _engine_document(engine, f"preset {name}", told, None), None
+    return Cluster.of([engine] * instances, workload), _engine_document(engine, f"preset {name}", told, None)
 
 
 def _engine_document(engine: EngineModel, source: str, instances: str, fit: dict[str, Any] | None) -> dict[str, Any]:
@@ -197,9 +184,11 @@ def _engine_document(engine: EngineModel, source: str, instances: str, fit: dict
     }
 
 
-def _trust(log: RequestLog, cluster: Cluster, fitted: Calibration | None, seeds: range) -> Trust:
-    if fitted is None:
-        return unjudged("the engine is a preset: no logged outcome of this cluster to compare the replay with")
+def _trust(log: RequestLog, cluster: Cluster, seeds: range) -> Trust:
+    if not can_calibrate(log):
+        return unjudged("the dataset has no decisions with latencies to compare the replay with")
+    if len(cluster.engines) != len(log.instances):
+        return unjudged(f"the log is of {len(log.instances)} instances, the replay of {len(cluster.engines)}")
     trust = judge(log, cluster, _logging_policy(log), seeds)
     if trust.verdict == "untrusted" and "arrivals" in cluster.workload.inferred:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
@@ -233,59 +222,3 @@ def _replayed(
             if progress:
                 progress("replay", done, len(policies) * len(seeds))
     return outcomes, done * len(cluster.workload) / spent_s
-
-
-def _write(
-    workspace: Workspace,
-    document: dict[str, Any],
-    log: RequestLog,
-    workload: Workload,
-    outcomes: dict[str, list[Outcome]],
-    steps: OneStep,
-) -> Path:
-    """Write the document and the frames that a report draws."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    directory = workspace.replays / f"{stamp}-{log.dataset}"
-    directory.mkdir(parents=True)
-    pl.concat([_request_rows(name, runs[0], workload) for name, runs in outcomes.items()]).write_parquet(
-        directory / "requests.parquet"
-    )
-    pl.concat([_queue_rows(name, runs[0], workload) for name, runs in outcomes.items()]).write_parquet(
-        directory / "queue.parquet"
-    )
-    if steps.calibration is not None:
-        steps.calibration.write_parquet(directory / "calibration.parquet")
-    # Last, so that a directory with a document is complete.
-    (directory / "result.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return directory
-
-
-def _request_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            schema.POLICY: policy,
-            schema.REQUEST_INDEX: np.arange(len(workload)),
-            schema.ARRIVED_AT_S: workload.arrived_at_s,
-            schema.INSTANCE_INDEX: outcome.instance,
-            schema.PROMPT_TOKENS: workload.prompt_tokens,
-            "cached_tokens": outcome.cached_tokens,
-            schema.TTFT_MS: outcome.ttft_ms,
-            schema.TPOT_MS: outcome.tpot_ms,
-            schema.E2E_MS: outcome.e2e_ms,
-        }
-    )
-
-
-def _queue_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataFrame:
-    n, m, _ = outcome.snapshots.shape
-    waiting = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.WAITING_REQUESTS)]
-    running = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.RUNNING_REQUESTS)]
-    return pl.DataFrame(
-        {
-            schema.POLICY: policy,
-            "time_s": np.repeat(workload.arrived_at_s, m),
-            schema.INSTANCE_INDEX: np.tile(np.arange(m), n),
-            schema.WAITING_REQUESTS: waiting.ravel(),
-            schema.RUNNING_REQUESTS: running.ravel(),
-        }
-    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -118,6 +123,39 @@ def test_the_demo_ends_with_report_artifact_and_runs(tmp_path: Path) -> None:
     assert set(means) == {"random", "least-request", "aibrix-prefix-cache", "learned"}
     assert means["learned"] < means["random"]
     assert document["replay"]["trust"]["verdict"] in {"trusted", "untrusted"}
+
+
+@pytest.mark.slow
+def test_ui_serves_mlflow_on_loopback_until_interrupted(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "lodestar", "ui", "--port", str(port), "--home", str(tmp_path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert wait_for(f"http://127.0.0.1:{port}/health") == "OK"
+        finally:
+            server.send_signal(signal.SIGINT)
+            for child in children_of(server.pid):
+                os.kill(child, signal.SIGINT)
+            printed, _ = server.communicate(timeout=30)
+    assert json.loads(printed)["url"] == f"http://127.0.0.1:{port}"
+    assert server.returncode == 0
+
+
+def wait_for(url: str, seconds: int = 90) -> str:
+    """Return what a server answers as soon as it does."""
+    for _ in range(seconds * 2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+        time.sleep(0.5)
+    raise TimeoutError(url)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the child processes, which a terminal's ctrl-C would reach too."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
 
 
 @pytest.mark.slow
