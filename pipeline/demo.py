@@ -66,7 +66,6 @@ def demo(workspace: Workspace, requests: int, seed: int, console: Console) -> di
         "seconds": time.perf_counter() - started,
         "train": trained.to_dict(),
         "replay": replayed.document,
-        "directory": str(replayed.directory),
         "artifact": str(artifact),
         **written,
     }

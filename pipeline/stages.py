@@ -46,7 +46,7 @@ def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:
     """Write the last replay's report and log both in MLflow."""
     replay_dir = latest_replay(workspace)
     html = write_report(replay_dir, to or replay_dir / "report.html")
-    return {"report": str(html), "replay": str(replay_dir), "run_id": log_replay(workspace, replay_dir, html)}
+    return {"report": str(html), "directory": str(replay_dir), "run_id": log_replay(workspace, replay_dir, html)}
 
 
 def serve_mlflow(workspace: Workspace, port: int) -> int:
