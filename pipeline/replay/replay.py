@@ -19,7 +19,7 @@ from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.models.latency import LatencyModel
-from lodestar.pipeline.replay.calibrate import calibrate, can_calibrate
+from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.files import write_replay
 from lodestar.pipeline.replay.measured import measured_rows
@@ -116,7 +116,8 @@ def replay(
     other = _log(workspace, settings.measured) if settings.measured else None
     chosen = {name: make_policy(name, model) for name in settings.policies}
     workload = workload_of(log, settings.seed)
-    cluster, engine = _cluster(log, workload, settings, progress)
+    engine, fit = _engine(log, workload, settings, progress)
+    cluster = Cluster.of([engine] * (settings.instances or len(log.instances) or DEFAULT_INSTANCES), workload)
     seeds = range(settings.seed, settings.seed + settings.seeds)
     trust = _trust(log, cluster, seeds)
     outcomes, per_s = _replayed(cluster, chosen, seeds, progress)
@@ -132,7 +133,7 @@ def replay(
         "instances": len(cluster.engines),
         "slo": {"ttft_ms": settings.slo.ttft_ms, "tpot_ms": settings.slo.tpot_ms},
         "requests_per_s": per_s,
-        "engine": engine,
+        "engine": _describe(engine, fit, log, settings),
         "inferred": workload.inferred,
         "command": settings.command(dataset),
         "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
@@ -157,39 +158,35 @@ def _log(workspace: Workspace, dataset: str) -> RequestLog:
         return load_log(con, dataset)
 
 
-def _cluster(
+def _engine(
     log: RequestLog, workload: Workload, settings: Settings, progress: Progress | None
-) -> tuple[Cluster, dict[str, Any]]:
-    """Build the cluster, calibrated if the log allows it and no preset is named; say where it came from."""
-    instances = settings.instances or len(log.instances) or DEFAULT_INSTANCES
-    told = "named" if settings.instances else "logged" if log.instances else "default, as none is logged"
-    if settings.engine is None and can_calibrate(log) and instances == len(log.instances):
-        fitted = calibrate(log, workload, lambda done: progress("calibrate", done, 0) if progress else None)
-        source = f"fitted to the latencies of {log.dataset}"
-        cluster = Cluster.of([fitted.engine] * instances, workload)
-        return cluster, _engine_document(fitted.engine, source, told, fitted.to_dict())
-    name = settings.engine or DEFAULT_ENGINE
-    engine = EngineModel.preset(name)
-    return Cluster.of([engine] * instances, workload), _engine_document(engine, f"preset {name}", told, None)
+) -> tuple[EngineModel, Calibration | None]:
+    """Fit the engine if the log allows it and no preset is named."""
+    if settings.engine is None and can_calibrate(log):
+        fit = calibrate(log, workload, lambda done: progress("calibrate", done, 0) if progress else None)
+        return fit.engine, fit
+    return EngineModel.preset(settings.engine or DEFAULT_ENGINE), None
 
 
-def _engine_document(engine: EngineModel, source: str, instances: str, fit: dict[str, Any] | None) -> dict[str, Any]:
-    coefficients = engine.to_dict()
+def _describe(engine: EngineModel, fit: Calibration | None, log: RequestLog, settings: Settings) -> dict[str, Any]:
+    """Say what the cluster is made of and where that came from."""
+    preset = f"preset {settings.engine or DEFAULT_ENGINE}"
+    logged = f"the log has {len(log.instances)}" if log.instances else "the log names none"
     return {
-        "coefficients": coefficients,
+        "coefficients": engine.to_dict(),
         "kv_capacity_tokens": engine.kv_capacity_tokens,
-        "source": source,
-        "instances": instances,
-        "fit": fit,
+        "source": f"fitted to the latencies of {log.dataset}" if fit else preset,
+        "instances": f"named; {logged}" if settings.instances else logged if log.instances else f"default; {logged}",
+        "fit": fit.to_dict() if fit else None,
     }
 
 
 def _trust(log: RequestLog, cluster: Cluster, seeds: range) -> Trust:
+    """Judge the engine on as many instances as the log has, whatever is replayed."""
     if not can_calibrate(log):
         return unjudged("the dataset has no decisions with latencies to compare the replay with")
-    if len(cluster.engines) != len(log.instances):
-        return unjudged(f"the log is of {len(log.instances)} instances, the replay of {len(cluster.engines)}")
-    trust = judge(log, cluster, _logging_policy(log), seeds)
+    as_logged = replace(cluster, engines=cluster.engines[:1] * len(log.instances))
+    trust = judge(log, as_logged, _logging_policy(log), seeds)
     if trust.verdict == "untrusted" and "arrivals" in cluster.workload.inferred:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])

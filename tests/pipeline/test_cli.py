@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -68,14 +67,6 @@ def test_help_imports_nothing_heavy() -> None:
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_is_fast() -> None:
-    """Four times the budget, for machines slower than most; the benchmark prints the figure itself."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    lodestar("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,16 @@ def test_a_named_preset_and_size_win_over_the_log(workspace: Workspace) -> None:
         workspace, "random", Settings(["random"], seeds=1, engine="a100-llama-3.1-8b", instances=2)
     ).document
     assert document["engine"]["source"] == "preset a100-llama-3.1-8b"
+    assert document["engine"]["instances"] == "named; the log has 4"
     assert document["instances"] == 2
+    assert document["trust"]["verdict"] == "untrusted"
+
+
+def test_a_larger_cluster_keeps_the_engine_that_the_log_fitted(workspace: Workspace, done: Replay) -> None:
+    document = replay(workspace, "random", Settings(["least-request"], seeds=2, instances=8)).document
+    assert document["engine"]["coefficients"] == done.document["engine"]["coefficients"]
+    assert document["instances"] == 8
+    assert document["policies"][0]["ttft_ms"]["mean"] < done.document["policies"][1]["ttft_ms"]["mean"]
 
 
 @pytest.mark.parametrize(
