@@ -30,6 +30,8 @@ LIMITS: Final = {
     "forced_ttft_rank_correlation": 0.80,
     "free_run_ttft_mean_error": 0.10,
 }
+#: Fewer measurements than this judge nothing.
+FEWEST_HELD_OUT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None, seed
     """
     held_out = np.arange(len(log)) >= TRAINING_SHARE * len(log)
     measured = held_out & (log.ttft_ms > 0)
+    if measured.sum() < FEWEST_HELD_OUT:
+        return unjudged(f"{measured.sum()} held-out requests have a TTFT; expected at least {FEWEST_HELD_OUT}")
     outcome = cluster.replay(forced=known_choices(log))
     gates = _forced_gates(outcome.ttft_ms[measured], log.ttft_ms[measured])
     streamed = held_out & (log.tpot_ms > 0)
