@@ -63,7 +63,7 @@ def predictions(documents: dict[str, list[dict[str, Any]]]) -> str:
                  f"{told['mean']:,.0f}", f"{true['mean']:,.0f}", f"{row['error_mean']:+.1%}",
                  f"{told['p99']:,.0f}", f"{true['p99']:,.0f}", f"{row['error_p99']:+.1%}")
             )  # fmt: skip
-    head = ("log", "arm", "replayed", "mean ms", "measured", "error", "P99 ms", "measured", "error")
+    head = ("fitted to", "arm", "replayed", "mean ms", "measured", "error", "P99 ms", "measured", "error")
     return table(head, rows)
 
 
@@ -85,7 +85,7 @@ def policy_rows(documents: dict[str, dict[str, Any]]) -> str:
 def main(traces: Path) -> None:
     """Print the document."""
     print(INTRODUCTION)
-    reports, measured, replays = {}, {}, {}
+    reports, measured, replays, timed = {}, {}, {}, {}
     with TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder))
         for sharing in ("09", "47"):
@@ -99,6 +99,12 @@ def main(traces: Path) -> None:
                 for arm in ("prefix", "rl")
             ]
             measured[f"sharing{sharing}"], replays[dataset] = found, found[0]
+        for arm in ("prefix", "rl"):
+            ingest(workspace, [traces / "lodestar" / "sharing09" / f"{arm}.klog.gz"], f"klog-{arm}")
+        for arm in ("prefix", "rl"):
+            settings = Settings(["aibrix-prefix-cache"], measured="klog-prefix")
+            found = replay(workspace, f"klog-{arm}", settings).document
+            timed[f"{arm}, {found['trust']['verdict']}"] = [found]
         ingest(workspace, [traces / "mooncake" / "conversation_trace.jsonl.gz"], "mooncake")
         replays["mooncake"] = replay(workspace, "mooncake", Settings(NAMES[:-1])).document
     print("## Predictors, on the last 30 % of each log\n")
@@ -106,6 +112,8 @@ def main(traces: Path) -> None:
     print("## Replayed from `random`, beside what the other arms measured: TTFT\n")
     print(predictions(measured))
     print("*Its own choices* sends each request where that arm's log sent it, whatever policy that was.\n")
+    print("The same prediction from logs of sharing09 that have arrival times (fitted to the arm and verdict named):\n")
+    print(predictions(timed))
     print("## Policies, closed loop\n")
     print(policy_rows(replays))
     for dataset, document in replays.items():
