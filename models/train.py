@@ -66,8 +66,9 @@ def train(
         outcomes[target] = (
             update(data, target, before, seed) if incremental else _fit_again(data, target, parameters, seed, before)
         )
-    version = _promote(workspace, dataset, current, outcomes)
+    # In this order: a process that is killed in between leaves a run without a model in use, never the reverse.
     logged = _track(workspace, data, outcomes)
+    version = _promote(workspace, dataset, current, outcomes)
     described = {target: _describe(outcome) | logged.get(target, {}) for target, outcome in outcomes.items()}
     return TrainReport(dataset, version, described, data.skipped, data.notes, time.monotonic() - started)
 
