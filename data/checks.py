@@ -13,6 +13,7 @@ from lodestar.data.reading import LINE, Reading
 __all__ = ["checked"]
 
 PROBABILITY_TOLERANCE: Final = 1e-6
+RATIO_TOLERANCE: Final = 1e-6  # an engine's own arithmetic may end a hair above 1
 STATUSES: Final = ("ok", "cancelled", "error")
 COUNTERS: Final = (
     s.INFLIGHT_REQUESTS,
@@ -65,6 +66,7 @@ def _row_rules() -> dict[str, pl.Expr]:
         "a candidate is listed twice": pl.col("names").list.n_unique() < pl.col("names").list.len(),
         "the chosen instance is not among the candidates": chosen_unknown.fill_null(False),
         "hit_ratio is outside 0–1": pl.col("hit_outside"),
+        "kv_usage_ratio is outside 0–1": pl.col("usage_outside"),
         "a counter of a candidate is negative": pl.col("counter_negative"),
         "a probability is outside 0–1": pl.col("probability_outside"),
         "probabilities are given for some candidates only": pl.col("probability_some"),
@@ -78,6 +80,7 @@ def _candidate_facts(candidates: pl.DataFrame) -> pl.DataFrame:
     return candidates.group_by(LINE, maintain_order=True).agg(
         pl.col(s.INSTANCE).alias("names"),
         (~pl.col(s.HIT_RATIO).is_between(0, 1)).any().alias("hit_outside"),
+        (~pl.col(s.KV_USAGE_RATIO).is_between(0, 1 + RATIO_TOLERANCE)).any().alias("usage_outside"),
         pl.any_horizontal(pl.col(name) < 0 for name in COUNTERS).any().alias("counter_negative"),
         (~probability.is_between(0, 1)).any().alias("probability_outside"),
         (known.any() & ~known.all()).alias("probability_some"),

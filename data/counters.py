@@ -43,14 +43,14 @@ def complete_snapshot(log: RequestLog, workload: Workload) -> tuple[dict[str, Fl
     if not _can_count(log):
         unable = "not logged, and without decisions and TTFT it cannot be inferred"
         return snapshot, {name: unable for name, cells in lacking.items() if cells.any()}
-    counted = _counted(log, workload)
+    counted, left_out = _counted(log, workload), _left_out(log)
     for k, (name, cells) in enumerate(lacking.items()):
         if cells.any():
             snapshot[name][cells] = counted[k][cells]
             cause = (
                 "the logged counter drifts" if name in drifted else f"missing on {_percent(cells, seen)} of candidates"
             )
-            notes[name] = f"{cause}; inferred from the requests dispatched earlier"
+            notes[name] = f"{cause}; inferred from the requests dispatched earlier{left_out}"
     return snapshot, notes
 
 
@@ -70,6 +70,12 @@ def _can_count(log: RequestLog) -> bool:
 
 def _percent(cells: NDArray[np.bool_], seen: NDArray[np.bool_]) -> str:
     return f"{cells.sum() / seen.sum():.0%}"
+
+
+def _left_out(log: RequestLog) -> str:
+    """Say how many requests were dispatched but cannot be followed."""
+    lost = int(((log.chosen >= 0) & np.isnan(log.ttft_ms) & np.isnan(log.e2e_ms)).sum())
+    return f"; {lost} requests without latencies (failed, cancelled or not logged) are in no count" if lost else ""
 
 
 def _counted(log: RequestLog, workload: Workload) -> Floats:

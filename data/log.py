@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class Workload:
     def __len__(self) -> int:
         """Return the number of requests."""
         return len(self.prompt_tokens)
+
+    def head(self, requests: int) -> Workload:
+        """Return the first requests alone."""
+        offsets = self.block_offsets[: requests + 1]
+        return replace(
+            self,
+            arrived_at_s=self.arrived_at_s[:requests],
+            prompt_tokens=self.prompt_tokens[:requests],
+            output_tokens=self.output_tokens[:requests],
+            block_ids=self.block_ids[: offsets[-1]],
+            block_offsets=offsets,
+        )
 
 
 @dataclass(frozen=True, slots=True)

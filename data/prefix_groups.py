@@ -21,7 +21,10 @@ POINT: Final = 0.01  # logs round the ratio to whole percent
 SAME_LENGTH: Final = 0.03  # prompts of one group differ by less than this, mostly
 WINDOW: Final = 4096  # groups looked back on where none fits exactly
 
+WORD: Final = 64  # instances in one word of a set
+
 Bools = NDArray[np.bool_]
+Words = NDArray[np.uint64]
 
 
 class PrefixGroups(NamedTuple):
@@ -50,8 +53,10 @@ def infer_groups(prompt_tokens: Ints, hit_ratio: Floats, chosen: Ints) -> Prefix
     decided = np.flatnonzero(chosen >= 0)
     after[decided, chosen[decided]] = True
     # Sets of instances as dense numbers: a group is found by the number of the set that it visited.
-    sets, number = np.unique(np.concatenate([hit, after]), axis=0, return_inverse=True)
+    sets, number = np.unique(_packed(np.concatenate([hit, after])), axis=0, return_inverse=True)
     number = number.reshape(-1).astype(np.int64)
+    members = np.zeros(len(sets), dtype=np.int64)
+    members[number] = np.concatenate([hit, after]).sum(axis=1)
     share = np.where(hit, np.nan_to_num(hit_ratio), np.nan)
     known = hit.any(axis=1)
     lowest, highest = np.zeros(len(hit)), np.full(len(hit), np.inf)
@@ -59,8 +64,16 @@ def infer_groups(prompt_tokens: Ints, hit_ratio: Floats, chosen: Ints) -> Prefix
     highest[known] = (np.nanmin(share[known], axis=1) + POINT) * prompt_tokens[known]
     n = len(hit)
     return PrefixGroups(
-        *_assign(prompt_tokens.astype(np.float64), lowest, highest, hit, chosen, sets, number[:n], number[n:])
+        *_assign(prompt_tokens.astype(np.float64), lowest, highest, chosen, sets, members, number[:n], number[n:])
     )
+
+
+def _packed(rows: Bools) -> Words:
+    """Write every row as words, one bit an instance, so that sets compare a word at a time."""
+    n, m = rows.shape
+    padded = np.zeros((n, -(-max(m, 1) // WORD) * WORD), dtype=np.bool_)
+    padded[:, :m] = rows
+    return np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
 
 
 def group_blocks(groups: PrefixGroups, prompt_tokens: Ints, block_tokens: int) -> tuple[Ints, Ints]:
@@ -100,13 +113,13 @@ def _assign(
     prompt: Floats,
     lowest: Floats,
     highest: Floats,
-    hit: Bools,
     chosen: Ints,
-    sets: Bools,
+    sets: Words,
+    members: Ints,
     before: Ints,
     after: Ints,
 ) -> tuple[Ints, Ints, Floats, Floats]:
-    n = len(hit)
+    n = len(prompt)
     group, count = np.zeros(n, dtype=np.int64), 0
     size, place = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     shortest, longest, typical = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -115,19 +128,20 @@ def _assign(
     for i in range(n):
         found = -1
         now = after[i]
-        if hit[i].any():
-            found = _best(head[before[i]], following, i, prompt, lowest, highest, size, shortest, longest, typical)
+        high = min(highest[i], prompt[i])
+        if members[before[i]] > 0:
+            found = _best(head[before[i]], following, prompt[i], lowest[i], high, size, shortest, longest, typical)
             if found < 0:
-                found = _nearest(sets, place, hit[i], count, lowest[i], min(highest[i], prompt[i]), shortest, longest)
+                found = _nearest(sets, members, place, before[i], count, lowest[i], high, shortest, longest)
                 if found >= 0:
                     now = _joined(sets, place[found], chosen[i], now)
         if found < 0:
             found, count = count, count + 1
-            shortest[found], longest[found], typical[found] = lowest[i], min(highest[i], prompt[i]), prompt[i]
+            shortest[found], longest[found], typical[found] = lowest[i], high, prompt[i]
         else:
             _unlink(found, place[found], head, following, preceding)
             shortest[found] = max(shortest[found], lowest[i])
-            longest[found] = min(longest[found], highest[i], prompt[i])
+            longest[found] = min(longest[found], high)
         group[i], place[found] = found, now
         size[found] += 1
         following[found], preceding[found] = head[now], -1
@@ -141,10 +155,9 @@ def _assign(
 def _best(
     first: int,
     following: Ints,
-    i: int,
-    prompt: Floats,
-    lowest: Floats,
-    highest: Floats,
+    prompt: float,
+    low: float,
+    high: float,
     size: Ints,
     shortest: Floats,
     longest: Floats,
@@ -154,8 +167,8 @@ def _best(
     best, best_rank = -1, (2, 0, 0)
     g = first
     while g >= 0:
-        if shortest[g] <= min(highest[i], prompt[i]) and lowest[i] <= longest[g]:
-            unlike = 1 if abs(prompt[i] - typical[g]) > SAME_LENGTH * typical[g] else 0
+        if shortest[g] <= high and low <= longest[g]:
+            unlike = 1 if abs(prompt - typical[g]) > SAME_LENGTH * typical[g] else 0
             rank = (unlike, size[g], g)
             if rank < best_rank:
                 best, best_rank = g, rank
@@ -165,35 +178,57 @@ def _best(
 
 @jit
 def _nearest(
-    sets: Bools, place: Ints, hit: Bools, count: int, low: float, high: float, shortest: Floats, longest: Floats
+    sets: Words,
+    members: Ints,
+    place: Ints,
+    hit: int,
+    count: int,
+    low: float,
+    high: float,
+    shortest: Floats,
+    longest: Floats,
 ) -> int:
-    """Find, among the latest groups, one that visited all the hit instances and the fewest others."""
-    best, fewest = -1, len(hit) + 1
+    """Find, among the latest groups, one that visited all the instances of set `hit` and the fewest others."""
+    best, fewest = -1, sets.shape[1] * WORD + 1
     for g in range(max(0, count - WINDOW), count):
         if shortest[g] > high or low > longest[g]:
             continue
-        extra = 0
-        for j in range(len(hit)):
-            if hit[j] and not sets[place[g], j]:
-                extra = len(hit) + 1
-                break
-            if sets[place[g], j] and not hit[j]:
-                extra += 1
-        if extra < fewest:
+        extra = members[place[g]] - members[hit]
+        if 0 <= extra < fewest and _holds(sets, place[g], hit):
             best, fewest = g, extra
     return best
 
 
 @jit
-def _joined(sets: Bools, place: int, chosen: int, otherwise: int) -> int:
+def _holds(sets: Words, outer: int, inner: int) -> bool:
+    lacking = np.uint64(0)
+    for w in range(sets.shape[1]):
+        lacking |= sets[inner, w] & ~sets[outer, w]
+    return bool(lacking == 0)
+
+
+@jit
+def _joined(sets: Words, place: int, chosen: int, otherwise: int) -> int:
     """Number the set `place` with `chosen` added; a set that no request ever meets keeps `otherwise`."""
     wanted = sets[place].copy()
     if chosen >= 0:
-        wanted[chosen] = True
-    for number in range(len(sets)):
-        if (sets[number] == wanted).all():
-            return number
-    return otherwise
+        wanted[chosen // WORD] |= np.uint64(1) << np.uint64(chosen % WORD)
+    low, high = 0, len(sets)  # the sets are sorted by their words
+    while low < high:
+        middle = (low + high) // 2
+        if _precedes(sets[middle], wanted):
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(sets) and (sets[low] == wanted).all() else otherwise
+
+
+@jit
+def _precedes(one: Words, other: Words) -> bool:
+    for w in range(len(one)):
+        if one[w] != other[w]:
+            return bool(one[w] < other[w])
+    return False
 
 
 @jit

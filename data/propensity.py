@@ -16,6 +16,7 @@ FIELDS: Final = (s.HIT_RATIO, s.INFLIGHT_REQUESTS, s.RUNNING_REQUESTS, s.WAITING
 LEAST_REQUESTS: Final = 500
 LEAST_P_VALUE: Final = 0.01
 MOST_REQUESTS: Final = 20_000
+MOST_CELLS: Final = 200_000  # requests × instances judged; more shows nothing new and takes memory
 NEWTON_STEPS: Final = 25
 
 
@@ -56,16 +57,26 @@ def propensity_of(log: RequestLog) -> tuple[Floats, str | None]:
             f"no propensities are logged, and {len(judged)} decisions are too few to test (needs {LEAST_REQUESTS})",
         )
     test = uniform_test(log, judged)
-    found = f"likelihood ratio {test.statistic:.1f} on {test.degrees} degrees of freedom, p = {test.p_value:.2g}"
+    found = (
+        f"likelihood ratio {test.statistic:.1f} on {test.degrees} degrees of freedom, p = {test.p_value:.2g}, "
+        f"{test.requests} of {len(judged)} requests tested"
+    )
     if test.p_value <= LEAST_P_VALUE:
         return missing, f"no propensities are logged, and the choices are not uniform at random ({found})"
-    uniform = np.where(decided, 1.0 / np.maximum(log.candidate.sum(axis=1), 1), np.nan)
-    return uniform, f"inferred as 1 / candidates: the choices look uniform at random ({found})"
+    candidates = log.candidate.sum(axis=1)
+    uniform = np.where(decided & (candidates > 0), 1.0 / np.maximum(candidates, 1), np.nan)
+    without = int((decided & (candidates == 0)).sum())
+    left_out = f"; {without} decisions without candidates have none" if without else ""
+    return uniform, f"inferred as 1 / candidates: the choices look uniform at random ({found}){left_out}"
 
 
 def uniform_test(log: RequestLog, rows: Ints) -> UniformTest:
-    """Test whether the choices of these rows depend on the snapshot or prefer an instance."""
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_REQUESTS)).astype(np.int64)]
+    """Test whether the choices of these rows depend on the snapshot or prefer an instance.
+
+    Of many rows, evenly spaced ones are judged.
+    """
+    most = min(MOST_REQUESTS, max(MOST_CELLS // max(len(log.instances), 1), LEAST_REQUESTS))
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64)]
     regressors, candidate = _regressors(log, rows), log.candidate[rows]
     chosen = log.chosen[rows]
     gain, degrees = _fit(regressors, candidate, chosen)
@@ -96,7 +107,8 @@ def _fit(x: Floats, candidate: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], 
         likelihood, share = _log_likelihood(x, candidate, chosen, beta)
         mean = np.einsum("nm,nmk->nk", share, x)
         slope = (x[rows, chosen] - mean).sum(axis=0)
-        curvature = np.einsum("nm,nmk,nml->kl", share, x, x, optimize=True) - mean.T @ mean
+        weighted = (np.sqrt(share)[:, :, None] * x).reshape(-1, x.shape[2])
+        curvature = weighted.T @ weighted - mean.T @ mean
         step, _, found, _ = np.linalg.lstsq(curvature, slope, rcond=1e-9)
         rank = rank or int(found)
         beta, better = _climb(x, candidate, chosen, beta, step, likelihood)

@@ -10,11 +10,12 @@ from lodestar.data import schema as s
 from lodestar.data.arrivals import infer_arrivals, inflight_at_arrival
 from lodestar.data.counters import complete_snapshot
 from lodestar.data.errors import DataError
+from lodestar.data.latencies import e2e_ms_of, tpot_ms_of
 from lodestar.data.log import Floats, Ints, RequestLog, Workload
 from lodestar.data.prefix_groups import group_blocks, infer_groups, reproduced
 from lodestar.data.propensity import propensity_of
 
-__all__ = ["complete_snapshot", "propensity_of", "workload_of"]
+__all__ = ["complete_snapshot", "e2e_ms_of", "propensity_of", "tpot_ms_of", "workload_of"]
 
 BLOCK_TOKENS: Final = 16  # of inferred prefixes; vLLM's own block
 
@@ -29,7 +30,7 @@ def workload_of(log: RequestLog, seed: int = 0) -> Workload:
         raise DataError(f"dataset {log.dataset!r} holds no requests; expected one or more. See its rejects")
     inferred: dict[str, str] = {}
     output_tokens = _output_tokens(log, inferred)
-    arrived_at_s = _arrivals(log, output_tokens, inferred)
+    arrived_at_s = _arrivals(log, inferred)
     block_ids, block_offsets, block_tokens = _blocks(log, inferred)
     return Workload(
         arrived_at_s=arrived_at_s,
@@ -62,14 +63,14 @@ def _output_tokens(log: RequestLog, inferred: dict[str, str]) -> Ints:
     return np.where(guessed, np.nanmedian(told), told).round().astype(np.int64)
 
 
-def _arrivals(log: RequestLog, output_tokens: Ints, inferred: dict[str, str]) -> Floats:
+def _arrivals(log: RequestLog, inferred: dict[str, str]) -> Floats:
     if not np.isnan(log.arrived_at_s).any():
         if (np.diff(log.arrived_at_s) < 0).any():
             raise DataError(f"dataset {log.dataset!r}: rows are not in the order of arrival. Load it from the store")
         shifted: Floats = log.arrived_at_s - log.arrived_at_s[0]
         return shifted
     inflight, field = _inflight_totals(log)
-    e2e_s = _e2e_s(log, output_tokens)
+    e2e_s = _e2e_s(log)
     if inflight is None or e2e_s is None:
         lacking = "in-flight counts" if inflight is None else "latencies"
         raise DataError(
@@ -102,8 +103,8 @@ def _inflight_totals(log: RequestLog) -> tuple[Floats | None, str]:
     return None, ""
 
 
-def _e2e_s(log: RequestLog, output_tokens: Ints) -> Floats | None:
-    e2e_ms = np.where(np.isnan(log.e2e_ms), log.ttft_ms + log.tpot_ms * (output_tokens - 1), log.e2e_ms)
+def _e2e_s(log: RequestLog) -> Floats | None:
+    e2e_ms = e2e_ms_of(log)
     if np.isnan(e2e_ms).all():
         return None
     return np.where(np.isnan(e2e_ms), np.nanmedian(e2e_ms), e2e_ms) / 1e3

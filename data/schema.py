@@ -122,14 +122,6 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         E2E_MS: "DOUBLE",
         STATUS: "VARCHAR",
     },
-    "engine_samples": {
-        DATASET: "VARCHAR",
-        INSTANCE_INDEX: "BIGINT",
-        "sampled_at_s": "DOUBLE",
-        RUNNING_REQUESTS: "DOUBLE",
-        WAITING_REQUESTS: "DOUBLE",
-        KV_USAGE_RATIO: "DOUBLE",
-    },
     "rejects": {
         DATASET: "VARCHAR",
         SOURCE_ID: "VARCHAR",

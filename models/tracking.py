@@ -6,9 +6,11 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 # Before MLflow is imported: a workspace keeps to itself, and stdout belongs to the command.
@@ -17,16 +19,18 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import lightgbm as lgb
 import mlflow
-import mlflow.lightgbm
+import mlflow.pyfunc
 import polars as pl
 from mlflow.data.polars_dataset import from_polars
 from mlflow.entities import Metric, RunStatus
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
+from lodestar import __version__
 from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURE_NAMES
-from lodestar.models.candidate import Outcome
+from lodestar.models import registered
+from lodestar.models.candidate import TRAINING_SHARE, Outcome
 from lodestar.models.importance import importance_svg
 from lodestar.models.latency import LatencyModel
 from lodestar.models.rows import Rows
@@ -35,6 +39,8 @@ __all__ = ["CHAMPION", "EXPERIMENT", "log_outcome", "registered_name", "tracked_
 
 EXPERIMENT: Final = "lodestar"
 CHAMPION: Final = "champion"
+#: A tag of every run: its metrics are not those of the model that it registers, which has seen all rows.
+METRICS_OF: Final = "the same recipe fitted without the newest {share:.0%} of the requests, measured on those"
 
 
 @contextlib.contextmanager
@@ -70,7 +76,7 @@ def log_outcome(dataset: str, target: str, outcome: Outcome, source: str) -> dic
         record = outcome.trained.record
         mlflow.log_params({**record["parameters"], "seed": record["seed"], "target": target, "mode": outcome.mode})
         mlflow.set_tags({"dataset": dataset, "target": target, "promoted": str(outcome.promoted).lower()})
-        mlflow.set_tag("verdict", outcome.verdict.reason)
+        mlflow.set_tags({"verdict": outcome.verdict.reason, "metrics_of": METRICS_OF.format(share=1 - TRAINING_SHARE)})
         _log_metrics(outcome)
         _log_input(outcome.rows, dataset, target, source)
         mlflow.log_text(importance_svg(outcome.trained.model), "feature-importance.svg")
@@ -132,14 +138,22 @@ def _columns(table: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _register(model: LatencyModel, name: str, champion: bool) -> dict[str, Any]:
-    inputs = Schema([ColSpec(DataType.double, feature, required=False) for feature in model.features])
-    info = mlflow.lightgbm.log_model(
-        model.booster,
-        name="trees",
-        signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double)])),
-        # Stated, because finding them out starts a process that takes seconds.
-        pip_requirements=[f"lightgbm=={lgb.__version__}", f"mlflow=={mlflow.__version__}"],
-    )
+    """Register a model that takes the features by name and returns ms, as code and text files: nothing is pickled."""
+    inputs = Schema([ColSpec(DataType.double, feature) for feature in FEATURE_NAMES])
+    with tempfile.TemporaryDirectory() as directory:
+        model.save(Path(directory), registered.STEM)
+        info = mlflow.pyfunc.log_model(
+            name="latency",
+            python_model=registered.__file__,
+            artifacts={registered.FILES: directory},
+            signature=ModelSignature(inputs, Schema([ColSpec(DataType.double, model.target)])),
+            # Stated, because finding them out starts a process that takes seconds.
+            pip_requirements=[
+                f"lodestar-router=={__version__}",
+                f"lightgbm=={lgb.__version__}",
+                f"mlflow=={mlflow.__version__}",
+            ],
+        )
     version = mlflow.register_model(info.model_uri, name)
     if champion:
         mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version.version)

@@ -126,6 +126,12 @@ def replay(
     engine: Annotated[
         str | None, typer.Option("--engine", help="Engine preset.", show_default="fitted to the dataset, if it can be")
     ] = None,
+    kv_capacity_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--kv-capacity-tokens", min=1, help="Cache of each engine.", show_default="fitted, or the preset's"
+        ),
+    ] = None,
     instances: Annotated[
         int | None, typer.Option("--instances", min=1, help="Size of the cluster.", show_default="as logged, or 8")
     ] = None,
@@ -146,7 +152,8 @@ def replay(
     from lodestar.reports.tables import replay_tables
 
     workspace = Workspace.open(home)
-    settings = Settings(policy, seeds, seed, baseline, engine, instances, Slo(slo_ttft_ms, slo_tpot_ms), measured)
+    slo = Slo(slo_ttft_ms, slo_tpot_ms)
+    settings = Settings(policy, seeds, seed, baseline, engine, kv_capacity_tokens, instances, slo, measured)
     with progress_bar("replay") as update:
         model = trained_model(workspace, dataset) if "learned" in policy else None
         done = run(workspace, dataset, settings, model, lambda what, k, n: update(done=k, of=n or None, what=what))

@@ -22,12 +22,17 @@ Floats = NDArray[np.float64]
 
 def difference_figure(result: Result, latency: LatencyName, look: dict[str, Look]) -> go.Figure:
     """Draw each policy's mean difference to the baseline with its 95 % interval; left of zero is faster."""
-    found = [(p["policy"], p["difference"][latency]) for p in result["policies"] if p["difference"] is not None]
-    places = decimals([difference["mean"] for _, difference in found], figures=3)
+    found = [
+        (p["policy"], (mean, ci95))
+        for p in result["policies"]
+        if p["difference"] is not None
+        and (mean := p["difference"][latency]["mean"]) is not None
+        and (ci95 := p["difference"][latency]["ci95"]) is not None
+    ]
+    places = decimals([mean for _, (mean, _) in found], figures=3)
     title = f"{latency_title(latency)}, policy − {escape(result['baseline'])} (ms)"
     figure = dressed(go.Figure(), 120 + 46 * len(found), title)
-    for policy, difference in found:
-        mean, (low, high) = difference["mean"], difference["ci95"]
+    for policy, (mean, (low, high)) in found:
         error = {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low]}
         figure.add_trace(
             go.Scatter(
@@ -100,7 +105,8 @@ def measured_figure(rows: list[Measured], quantile: QuantileName, look: dict[str
     legend = "<br>".join(f"dotted: {number(value)} ms in {escape(dataset)}" for dataset, value in measured.items())
     place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
     figure.add_annotation(text=legend, showarrow=False, align="right", **place)
-    figure.update_yaxes(tickformat=",", range=[0, 1.06 * max(*replayed, *measured.values())])
+    heights = [value for value in (*replayed, *measured.values()) if value is not None]
+    figure.update_yaxes(tickformat=",", range=[0, 1.06 * max(heights)])
     return figure
 
 

@@ -92,19 +92,19 @@ def _metrics(result: Result) -> dict[str, float]:
 
 
 def _metrics_of(policy: Policy) -> dict[str, float]:
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     for latency in LATENCIES:
         found |= {f"{latency}_{quantile}": policy[latency][quantile] for quantile in QUANTILES}
         if policy["difference"] is not None:
             found[f"{latency}_difference"] = policy["difference"][latency]["mean"]
-    ratios = {
+    found |= {
         "hit_ratio": policy["hit_ratio"],
         "router_hit_ratio": policy["router_hit_ratio"],
         "slo_attainment": policy["slo_attainment"],
         "inflight_imbalance": policy["inflight_imbalance"],
         "spread_over_seeds": policy["spread_over_seeds"],
     }
-    return found | {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def _names(result: Result) -> Column:
 def _means(latency: LatencyName, title: str, result: Result) -> Column:
     latencies = [policy[latency] for policy in result["policies"]]
     places = decimals([found["mean"] for found in latencies])
-    best = min((found["mean"] for found in latencies), default=None)
+    best = min((found["mean"] for found in latencies if found["mean"] is not None), default=-1.0)
     cells = [
         Cell(number(found["mean"], places), interval(found["ci95"], places), "best" if found["mean"] == best else "")
         for found in latencies
@@ -89,7 +89,7 @@ def _differences(result: Result) -> Column:
 
 
 def _difference(found: MeanDifference | None, places: int) -> Cell:
-    if found is None:
+    if found is None or found["ci95"] is None:
         return Cell(number(None))
     low, high = found["ci95"]
     mark: Mark = "good" if high < 0 else "bad" if low > 0 else ""
@@ -120,11 +120,16 @@ def _imbalance(result: Result) -> Column:
 
 
 def _values(
-    title: str, unit: str, values: list[float], best: Callable[[list[float]], float], places: int | None = None
+    title: str,
+    unit: str,
+    values: Sequence[float | None],
+    best: Callable[[list[float]], float],
+    places: int | None = None,
 ) -> Column:
     places = decimals(values) if places is None else places
     texts = [number(value, places) for value in values]
-    top = number(best(values), places) if values else ""
+    known = [value for value in values if value is not None]
+    top = number(best(known), places) if known else ""
     return Column(title, unit, [Cell(text, mark="best" if text == top else "") for text in texts])
 
 

@@ -38,10 +38,10 @@ QUANTILES: Final[tuple[QuantileName, ...]] = ("mean", "p50", "p90", "p99")
 class Quantiles(TypedDict):
     """One latency over all requests, in ms."""
 
-    mean: float
-    p50: float
-    p90: float
-    p99: float
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
 
 
 class Latency(Quantiles):
@@ -53,8 +53,8 @@ class Latency(Quantiles):
 class MeanDifference(TypedDict):
     """Policy minus baseline on the same requests and seeds, in ms: below 0 is faster."""
 
-    mean: float
-    ci95: list[float]
+    mean: float | None
+    ci95: list[float] | None
 
 
 class Difference(TypedDict):

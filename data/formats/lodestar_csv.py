@@ -10,6 +10,7 @@ import polars as pl
 from lodestar.data import schema as s
 from lodestar.data.delimited import numbers, raw_of, split_csv
 from lodestar.data.files import text_lines
+from lodestar.data.formats.percent import percent_as_ratio
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns
 
 __all__ = ["FORMAT"]
@@ -51,11 +52,11 @@ def read(content: bytes) -> Reading:
     wanted = [name for name in ("request_id", *REQUEST_COLUMNS, *snapshot) if name in text.columns]
     good, unreadable = numbers(text, wanted, tuple(name for name in WHOLE if name in wanted))
     good = good.sort("request_id", LINE)
+    nothing = as_columns(good.clear(), CANDIDATE_COLUMNS)
+    candidates = pl.concat([nothing, *(_candidates(good, pod) for pod in pods)])
     return Reading(
         rows=_rows(good),
-        candidates=pl.concat([_candidates(good, pod) for pod in pods])
-        if pods
-        else as_columns(good.clear(), CANDIDATE_COLUMNS),
+        candidates=percent_as_ratio(candidates, s.HIT_RATIO, "kv_hit_ratio"),
         rejects=pl.concat([misshapen, unreadable]),
         lines=len(lines) - 1,
         raw=raw_of(lines),
@@ -76,8 +77,7 @@ def _rows(good: pl.DataFrame) -> pl.DataFrame:
 def _candidates(good: pl.DataFrame, pod: str) -> pl.DataFrame:
     present = {f"{pod}-{theirs}": ours for theirs, ours in POD_FIELDS.items() if f"{pod}-{theirs}" in good.columns}
     of_pod = good.select(LINE, pl.lit(pod).alias(s.INSTANCE), *(pl.col(k).alias(v) for k, v in present.items()))
-    # The log has percent.
-    return as_columns(of_pod.with_columns(pl.col(s.HIT_RATIO) / 100), CANDIDATE_COLUMNS)
+    return as_columns(of_pod, CANDIDATE_COLUMNS)
 
 
 FORMAT: Final = Format(

@@ -11,6 +11,7 @@ from lodestar.data import schema as s
 from lodestar.data.delimited import numbers, raw_of
 from lodestar.data.errors import DataError
 from lodestar.data.files import text_lines
+from lodestar.data.formats.percent import percent_as_ratio
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, rejects_of
 
 __all__ = ["FORMAT"]
@@ -155,7 +156,8 @@ def _in_units(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Turn percent to ratios and times to ages; what falls below 0 on the way is not known."""
     never = (pl.col("last_access_us") == 0) & (pl.col(s.HIT_RATIO) == 0)
     age_s = (pl.col("start_us") - pl.col("last_access_us")) / 1e6
-    frame = frame.with_columns(pl.col(s.HIT_RATIO) / 100, pl.when(~never).then(age_s).alias(s.LAST_ACCESS_AGE_S))
+    frame = percent_as_ratio(frame, s.HIT_RATIO, "allPodsKvCacheHitRatios")
+    frame = frame.with_columns(pl.when(~never).then(age_s).alias(s.LAST_ACCESS_AGE_S))
     newer = pl.col(f"has {s.INFLIGHT_PREFILL_REQUESTS}")
     below = {
         s.INFLIGHT_PREFILL_REQUESTS: pl.col(s.INFLIGHT_PREFILL_REQUESTS) < 0,

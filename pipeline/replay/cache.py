@@ -82,16 +82,19 @@ def admit(state: State, i: int, j: int) -> bool:
     request, instance = state.requests[i], state.instances[j]
     nodes = len(state.node_tokens)
     block = instance.block_tokens
-    shared, hit, held = _matched(state, request, j * nodes)
-    own = (request.tail_tokens + request.output_tokens + block - 1) // block * block
+    shared, hit, held, private = 0, 0, 0, request.prompt_tokens
+    if instance.prefix_caching:
+        shared, hit, held = _matched(state, request, j * nodes)
+        private = request.tail_tokens
+    own = (private + request.output_tokens + block - 1) // block * block
     if instance.held_tokens + shared - held + own > instance.capacity_tokens:
         return False
-    _hold_path(state, request, instance, j * nodes)
+    if instance.prefix_caching:
+        _hold_path(state, request, instance, j * nodes)
+        request.cached_tokens = min(hit, request.prompt_tokens - 1) // block * block
     _make_room(state, instance, own)
     state.slots[len(state.instances) * nodes + i].cached_tokens = own
     instance.held_tokens += own
-    if instance.prefix_caching:
-        request.cached_tokens = min(hit, (request.prompt_tokens - 1) // block * block)
     return True
 
 
@@ -120,7 +123,12 @@ def release(state: State, i: int, j: int) -> None:
     """Take back what finished request i held, deepest first; it stays cached where the engine caches prefixes."""
     request, instance = state.requests[i], state.instances[j]
     nodes = len(state.node_tokens)
-    _let_go(state, instance, len(state.instances) * nodes + i)
+    tail_at = len(state.instances) * nodes + i
+    if not instance.prefix_caching:
+        instance.held_tokens -= state.slots[tail_at].cached_tokens
+        state.slots[tail_at].cached_tokens = 0
+        return
+    _let_go(state, instance, tail_at)
     for at in range(request.path_to - 1, request.path_from - 1, -1):
         slot_at = j * nodes + state.path[at]
         state.slots[slot_at].users -= 1
@@ -131,7 +139,4 @@ def release(state: State, i: int, j: int) -> None:
 @jit
 def _let_go(state: State, instance: Instance, at: int) -> None:
     instance.held_tokens -= state.slots[at].cached_tokens
-    if instance.prefix_caching:
-        _append_idle(state, instance, at)
-    else:
-        state.slots[at].cached_tokens = 0
+    _append_idle(state, instance, at)

@@ -13,22 +13,31 @@ from scipy.optimize import minimize
 
 from lodestar.data import schema
 from lodestar.data.log import RequestLog, Workload
+from lodestar.data.reconstruct import tpot_ms_of
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 
-__all__ = ["TRAINING_SHARE", "Calibration", "calibrate", "can_calibrate", "known_choices"]
+__all__ = [
+    "FEWEST_REQUESTS",
+    "TRAINING_SHARE",
+    "Calibration",
+    "calibrate",
+    "can_calibrate",
+    "known_choices",
+    "usable_requests",
+]
 
 Floats = NDArray[np.float64]
 
 #: The first part of the requests fits the engine; the rest judges it.
 TRAINING_SHARE: Final = 0.7
-#: Where the search starts; its scale is searched first, so that a faster engine is found as well.
+#: Where the search starts; its scale is searched first, so that a much faster or slower engine is found as well.
 START: Final = "l40s-llama-3.1-8b"
 #: A coefficient is identified when a quarter more of it raises the loss by this share.
 IDENTIFIED: Final = 0.01
 _QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 _FITTED: Final = ("base_ms", "prompt_token_ms", "sequence_ms", "context_token_ms", "attention_ms", "overhead_ms")
-_FEWEST_REQUESTS: Final = 50
+FEWEST_REQUESTS: Final = 50
 _FEWEST_ALONE: Final = 20
 _DEFAULT_NOISE: Final = 0.05
 _INFLIGHT: Final = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
@@ -64,8 +73,17 @@ class Calibration:
 
 
 def can_calibrate(log: RequestLog) -> bool:
-    """Say whether the log has decisions and latencies to fit an engine to."""
-    return int(np.sum((log.chosen >= 0) & np.isfinite(log.ttft_ms))) >= _FEWEST_REQUESTS
+    """Say whether the training part of the log has decisions with latencies to fit an engine to."""
+    return usable_requests(log) >= FEWEST_REQUESTS
+
+
+def usable_requests(log: RequestLog) -> int:
+    """Count the requests of the training part with a decision and a TTFT."""
+    return int(np.sum(_training_part(log) & (log.chosen >= 0) & (log.ttft_ms > 0)))
+
+
+def _training_part(log: RequestLog) -> NDArray[np.bool_]:
+    return np.arange(len(log)) < TRAINING_SHARE * len(log)
 
 
 def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], None] | None = None) -> Calibration:
@@ -78,10 +96,23 @@ def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], Non
     The rows of `log` and `workload` must be the same requests in the same order. `progress` is told the replays so far.
     """
     base = EngineModel.preset(START)
+    training = int(_training_part(log).sum())
     capacity, notes = _capacity_tokens(log, base)
-    cluster = Cluster.of([replace(base, kv_capacity_tokens=capacity)] * len(log.instances), workload)
+    engines = [replace(base, kv_capacity_tokens=capacity)] * len(log.instances)
+    # Later requests change nothing for earlier ones.
+    cluster = Cluster.of(engines, workload.head(training))
     loss = _loss_of(log, cluster, progress)
-    start = np.log([20.0, 0.15, 0.04, 2e-4, 3e-6, 20.0])
+    overhead_ms = 20.0  # the preset has none, and zero has no logarithm
+    start = np.log(
+        [
+            base.decode_base_ms,
+            base.prompt_token_ms,
+            base.decode_sequence_ms,
+            base.context_token_ms,
+            base.attention_ms,
+            overhead_ms,
+        ]
+    )
     scales = np.log([1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
     start = start + min(scales, key=lambda scale: loss(start + scale))
     corners = np.vstack([start, start + 0.5 * np.eye(len(start))])
@@ -97,6 +128,9 @@ def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], Non
     }
     engine = _engine(cluster.engines[0], found.x)
     noise, note = _noise_ratio(log, cluster.with_engine(engine))
+    undecided = int((log.chosen < 0).sum())
+    if undecided:
+        notes.append(f"{undecided} requests without a logged decision were sent to the instances in turn")
     return Calibration(
         engine=replace(engine, noise_ratio=noise),
         loss=float(found.fun),
@@ -123,17 +157,20 @@ def _engine(engine: EngineModel, log_coefficients: Floats) -> EngineModel:
 
 
 def _loss_of(log: RequestLog, cluster: Cluster, progress: Callable[[int], None] | None) -> Callable[[Floats], float]:
-    part = np.arange(len(log)) < TRAINING_SHARE * len(log)
-    ttft = part & (log.ttft_ms > 0)
-    tpot = part & (log.tpot_ms > 0)
-    forced = known_choices(log)
+    training = len(cluster.workload)
+    logged_ttft_ms, logged_tpot_ms = log.ttft_ms[:training], tpot_ms_of(log)[:training]
+    ttft = logged_ttft_ms > 0
+    tpot = (logged_tpot_ms > 0) & (cluster.workload.output_tokens > 1)
+    forced = known_choices(log)[:training]
     evaluations = count(1)
 
     def loss(log_coefficients: Floats) -> float:
         outcome = cluster.with_engine(_engine(cluster.engines[0], log_coefficients)).replay(forced=forced)
         if progress:
             progress(next(evaluations))
-        return _distance(outcome.ttft_ms[ttft], log.ttft_ms[ttft]) + _distance(outcome.tpot_ms[tpot], log.tpot_ms[tpot])
+        return _distance(outcome.ttft_ms[ttft], logged_ttft_ms[ttft]) + _distance(
+            outcome.tpot_ms[tpot], logged_tpot_ms[tpot]
+        )
 
     return loss
 
@@ -155,29 +192,33 @@ def _distance(replayed: Floats, logged: Floats) -> float:
 
 def _capacity_tokens(log: RequestLog, otherwise: EngineModel) -> tuple[int, list[str]]:
     """Infer the key-value capacity from logged usage: running requests × their mean tokens / usage."""
-    running, usage = log.snapshot[schema.RUNNING_REQUESTS], log.snapshot[schema.KV_USAGE_RATIO]
+    part = _training_part(log)
+    running, usage = log.snapshot[schema.RUNNING_REQUESTS][part], log.snapshot[schema.KV_USAGE_RATIO][part]
     seen = (running >= 3) & (usage > 0)
-    if seen.sum() < _FEWEST_REQUESTS:
-        capacity = otherwise.kv_capacity_tokens
-        return capacity, [f"key-value capacity of {capacity} tokens from preset {START}: the log has no usage"]
-    # A request holds its prompt and, on average over its life, half of its output.
-    tokens = log.prompt_tokens.mean() + log.output_tokens.clip(0).mean() / 2
-    capacity = int(running[seen].sum() * tokens / usage[seen].sum())
-    largest = int((log.prompt_tokens + log.output_tokens.clip(0)).max())
-    return max(capacity, 2 * largest), [
-        f"key-value capacity of {capacity} tokens from logged usage and running requests"
-    ]
+    if seen.sum() < FEWEST_REQUESTS:
+        capacity, source = otherwise.kv_capacity_tokens, f"preset {START}, as the log has no usage of it"
+    else:
+        # A request holds its prompt and, on average over its life, half of its output.
+        tokens = log.prompt_tokens[part].mean() + log.output_tokens[part].clip(0).mean() / 2
+        capacity = int(running[seen].sum() * tokens / usage[seen].sum())
+        source = "logged usage and running requests"
+    largest = 2 * int((log.prompt_tokens + log.output_tokens.clip(0)).max())
+    if capacity < largest:
+        return largest, [f"key-value capacity of {largest} tokens, twice the largest request: {capacity} from {source}"]
+    return capacity, [f"key-value capacity of {capacity} tokens from {source}"]
 
 
 def _noise_ratio(log: RequestLog, cluster: Cluster) -> tuple[float, str]:
     """Estimate how much the prefill of requests that found their instance idle varies beyond the model."""
-    outcome = cluster.replay(forced=known_choices(log), record=True)
-    inflight = outcome.snapshots[np.arange(len(log)), known_choices(log), _INFLIGHT]
-    alone = (inflight == 0) & (log.ttft_ms > 0)
-    logged = log.snapshot[schema.INFLIGHT_REQUESTS][np.arange(len(log)), known_choices(log)]
-    alone &= ~(logged > 0)
+    training = len(cluster.workload)
+    forced, rows = known_choices(log)[:training], np.arange(training)
+    outcome = cluster.replay(forced=forced, record=True)
+    idle = outcome.snapshots[rows, forced, _INFLIGHT] == 0
+    idle &= ~(log.snapshot[schema.INFLIGHT_REQUESTS][rows, forced] > 0)
+    logged_ms = log.ttft_ms[:training]
+    alone = idle & (logged_ms > 0)
     if alone.sum() < _FEWEST_ALONE:
         return _DEFAULT_NOISE, f"noise of {_DEFAULT_NOISE:.0%} assumed: {alone.sum()} requests met an idle instance"
-    residual = np.log(log.ttft_ms[alone] / outcome.ttft_ms[alone])
+    residual = np.log(logged_ms[alone] / outcome.ttft_ms[alone])
     spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
     return spread, f"noise of {spread:.1%} from {alone.sum()} requests that met an idle instance"

@@ -28,7 +28,7 @@ PREFIX_TTL_S = 1200.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of every request in one run, shape (n,) each.
+    """What became of every request in one run, shape (n,) each; TPOT is NaN for a request of one token.
 
     Attributes:
         snapshots: what the router saw, shape (n, m, fields), or (0, m, fields) when not recorded.
@@ -73,7 +73,7 @@ class Cluster:
         if needed > engine.kv_capacity_tokens:
             raise ConfigError(
                 f"a request of {largest} tokens does not fit into an engine that holds {engine.kv_capacity_tokens}; "
-                "expected every request to fit alone. Raise the engine's kv_capacity_tokens"
+                "expected every request to fit alone. Raise --kv-capacity-tokens or name another --engine"
             )
 
     def with_engine(self, engine: EngineModel) -> Cluster:
@@ -105,7 +105,8 @@ class Cluster:
             snapshots,
         )
         requests = np.asarray(state.requests)
-        later_tokens = np.maximum(requests["output_tokens"] - 1, 1)
+        # A request of one token has no time per later token.
+        later_tokens = np.where(requests["output_tokens"] > 1, requests["output_tokens"] - 1, np.nan)
         return Outcome(
             instance=requests["instance"],
             ttft_ms=(requests["first_token_s"] - requests["arrived_at_s"]) * 1e3,

@@ -36,7 +36,7 @@ def write_replay(
     if calibration is not None:
         calibration.write_parquet(directory / "calibration.parquet")
     # Last, so that a directory with a document is complete.
-    (directory / "result.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (directory / "result.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return directory
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog, Workload
-from lodestar.data.reconstruct import complete_snapshot, propensity_of
+from lodestar.data.reconstruct import complete_snapshot
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.crossfit import cross_fit
 from lodestar.models.rows import rows_of
@@ -29,22 +29,34 @@ _BLOCKS: Final = 25
 
 @dataclass(frozen=True, slots=True)
 class OneStep:
-    """One row a policy and estimator, why there is none or what to know of them, and the predictor's calibration."""
+    """One row a policy and estimator, why there is none or what to know of them, and the predictor's calibration.
+
+    `inferred` says which snapshot fields the log left out and how they were inferred.
+    """
 
     rows: list[dict[str, Any]]
     note: str | None
-    calibration: pl.DataFrame | None
+    calibration: pl.DataFrame | None = None
+    inferred: dict[str, str] = field(default_factory=dict)
 
 
-def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: int) -> OneStep:
-    """Estimate the mean TTFT of each policy by DM, SNIPS and DR, with a predictor cross-fitted over blocks of time."""
+def one_step(
+    log: RequestLog, workload: Workload, propensity: Floats, note: str | None, policies: list[Policy], seed: int
+) -> OneStep:
+    """Estimate the mean TTFT of each policy by DM, SNIPS and DR, with a predictor cross-fitted over blocks of time.
+
+    A diagnostic: where the log does not allow it, there are no rows, and the note says why.
+    """
     known = (log.chosen >= 0) & (log.ttft_ms > 0)
     if known.sum() < _FEWEST_REQUESTS:
-        return OneStep([], f"{known.sum()} requests have a decision and a TTFT; expected {_FEWEST_REQUESTS}", None)
-    snapshot, _ = complete_snapshot(log, workload)
-    features = decision_features(log, snapshot)
-    labelled = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
-    predicted_ms = cross_fit(labelled, features, schema.TTFT_MS, seed)
+        return OneStep([], f"{known.sum()} requests have a decision and a TTFT; expected {_FEWEST_REQUESTS}")
+    try:
+        snapshot, inferred = complete_snapshot(log, workload)
+        features = decision_features(log, snapshot)
+        labelled = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
+        predicted_ms = cross_fit(labelled, features, schema.TTFT_MS, seed)
+    except DataError as error:
+        return OneStep([], str(error))
     calibration = pl.DataFrame(
         {
             "target": schema.TTFT_MS,
@@ -53,22 +65,25 @@ def one_step(log: RequestLog, workload: Workload, policies: list[Policy], seed: 
             schema.WAITING_REQUESTS: snapshot[schema.WAITING_REQUESTS][known, log.chosen[known]],
         }
     )
-    propensity, note = propensity_of(log)
-    usable = known & (propensity > 0)
-    if not usable.any():
-        return OneStep([], note, calibration)
-    rows: list[dict[str, Any]] = []
+    usable = known & (propensity > 0) & log.candidate[np.arange(len(log)), log.chosen]
+    if usable.sum() < _FEWEST_REQUESTS:
+        few = f"{usable.sum()} of these decisions have a propensity and candidates; expected {_FEWEST_REQUESTS}"
+        return OneStep([], note or few, calibration, inferred)
     notes = [note] if note else []
+    if usable.sum() < known.sum():
+        notes.append(
+            f"{known.sum() - usable.sum()} of {known.sum()} decisions left out: no propensity or no candidates"
+        )
+    rows: list[dict[str, Any]] = []
     for policy in policies:
         missing = [name for name in policy.fields if np.isnan(snapshot[name][usable][log.candidate[usable]]).any()]
         if missing:
             notes.append(f"none of {policy.name}: the log lacks {', '.join(missing)} for some candidates")
             continue
-        inputs = _inputs(log, snapshot, usable, propensity, predicted_ms, policy)
-        found, failed = _estimates(inputs, policy)
+        found, failed = _estimates(_inputs(log, snapshot, usable, propensity, predicted_ms, policy), policy)
         rows += found
         notes += failed
-    return OneStep(rows, "; ".join(notes) or None, calibration)
+    return OneStep(rows, "; ".join(notes) or None, calibration, inferred)
 
 
 def _inputs(

@@ -13,13 +13,20 @@ from typing import Any, Final
 import numpy as np
 
 from lodestar.data.errors import ConfigError
-from lodestar.data.log import RequestLog, Workload
+from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruct import propensity_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.models.latency import LatencyModel
-from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate
+from lodestar.pipeline.replay.calibrate import (
+    FEWEST_REQUESTS,
+    TRAINING_SHARE,
+    Calibration,
+    calibrate,
+    can_calibrate,
+    usable_requests,
+)
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.files import write_replay
 from lodestar.pipeline.replay.measured import measured_rows
@@ -48,6 +55,7 @@ class Settings:
         seed: the first of them.
         baseline: policy that the others are compared with.
         engine: preset to use instead of calibrating.
+        kv_capacity_tokens: of each engine, instead of the preset's or what the log tells.
         instances: size of the cluster, for datasets that do not say.
         slo: latency targets.
         measured: dataset with the measured outcomes of another arm of the same traffic.
@@ -58,6 +66,7 @@ class Settings:
     seed: int = 0
     baseline: str | None = None
     engine: str | None = None
+    kv_capacity_tokens: int | None = None
     instances: int | None = None
     slo: Slo = field(default_factory=Slo)
     measured: str | None = None
@@ -87,8 +96,8 @@ class Settings:
         words = ["lodestar replay", dataset, *(f"--policy {name}" for name in self.policies)]
         words += [f"--seeds {self.seeds} --seed {self.seed}"]
         words += [
-            f"--{name} {value}"
-            for name in ("baseline", "engine", "instances", "measured")
+            f"--{name.replace('_', '-')} {value}"
+            for name in ("baseline", "engine", "kv_capacity_tokens", "instances", "measured")
             if (value := getattr(self, name))
         ]
         if self.slo != Slo():
@@ -117,11 +126,14 @@ def replay(
     chosen = {name: make_policy(name, model) for name in settings.policies}
     workload = workload_of(log, settings.seed)
     engine, fit = _engine(log, workload, settings, progress)
+    if settings.kv_capacity_tokens:
+        engine = replace(engine, kv_capacity_tokens=settings.kv_capacity_tokens)
     cluster = Cluster.of([engine] * (settings.instances or len(log.instances) or DEFAULT_INSTANCES), workload)
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    trust = _trust(log, cluster, seeds)
+    propensity, note = propensity_of(log)
+    trust = _trust(log, cluster, _logging_policy(log, propensity))
     outcomes, per_s = _replayed(cluster, chosen, seeds, progress)
-    steps = one_step(log, workload, list(chosen.values()), settings.seed)
+    steps = one_step(log, workload, propensity, note, list(chosen.values()), settings.seed)
     baseline = settings.baseline or settings.policies[0]
     document = {
         "dataset": dataset,
@@ -134,7 +146,7 @@ def replay(
         "slo": {"ttft_ms": settings.slo.ttft_ms, "tpot_ms": settings.slo.tpot_ms},
         "requests_per_s": per_s,
         "engine": _describe(engine, fit, log, settings),
-        "inferred": workload.inferred,
+        "inferred": {**workload.inferred, **steps.inferred, **_partly_there(log)},
         "command": settings.command(dataset),
         "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
         "trust": trust.to_dict(),
@@ -181,26 +193,40 @@ def _describe(engine: EngineModel, fit: Calibration | None, log: RequestLog, set
     }
 
 
-def _trust(log: RequestLog, cluster: Cluster, seeds: range) -> Trust:
+def _trust(log: RequestLog, cluster: Cluster, logging_policy: Policy | None) -> Trust:
     """Judge the engine on as many instances as the log has, whatever is replayed."""
     if not can_calibrate(log):
-        return unjudged("the dataset has no decisions with latencies to compare the replay with")
+        return unjudged(
+            f"{usable_requests(log)} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
+            f"expected at least {FEWEST_REQUESTS} to compare the replay with"
+        )
     as_logged = replace(cluster, engines=cluster.engines[:1] * len(log.instances))
-    trust = judge(log, as_logged, _logging_policy(log), seeds)
+    trust = judge(log, as_logged, logging_policy)
     if trust.verdict == "untrusted" and "arrivals" in cluster.workload.inferred:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])
     return trust
 
 
-def _logging_policy(log: RequestLog) -> Policy | None:
+def _logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
     """Return the policy that made the log, where it is known by name or by its uniform propensities."""
     if log.policy in {heuristic.name for heuristic in HEURISTICS}:
         return make_policy(log.policy)
-    propensity, _ = propensity_of(log)
     decided = log.chosen >= 0
     uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
     return make_policy("random") if decided.any() and uniform.all() else None
+
+
+def _partly_there(log: RequestLog) -> dict[str, str]:
+    """Name instances that were candidates for a part of the decisions only: the replay has them all along."""
+    decided = log.chosen >= 0
+    share = log.candidate[decided].mean(axis=0) if decided.any() else np.ones(0)
+    partly = [f"{log.instances[j]} in {share[j]:.0%}" for j in np.flatnonzero(share < 1)]
+    if not partly:
+        return {}
+    return {
+        "instances": f"candidates in a part of the decisions only ({', '.join(partly)}), replayed as there all along"
+    }
 
 
 def _replayed(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 
 from lodestar.data.log import RequestLog
+from lodestar.data.reconstruct import tpot_ms_of
 from lodestar.pipeline.replay.calibrate import TRAINING_SHARE, known_choices
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policies.contract import Policy
@@ -30,6 +31,8 @@ LIMITS: Final = {
     "forced_ttft_rank_correlation": 0.80,
     "free_run_ttft_mean_error": 0.10,
 }
+#: Replays of the logging policy, always as many: the verdict must not depend on how often the others are replayed.
+FREE_RUNS: Final = 10
 #: Fewer measurements than this judge nothing.
 FEWEST_HELD_OUT: Final = 20
 
@@ -40,13 +43,13 @@ class Gate:
 
     Attributes:
         name: what is compared.
-        value: errors are relative and signed: replayed / logged - 1.
+        value: errors are relative and signed: replayed / logged - 1; None where it can't be computed, which fails.
         limit: the largest absolute value that passes; for a correlation, the smallest value.
         passed: whether it passes.
     """
 
     name: str
-    value: float
+    value: float | None
     limit: float
     passed: bool
 
@@ -69,7 +72,7 @@ def unjudged(reason: str) -> Trust:
     return Trust("not judged", [reason], [])
 
 
-def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None, seeds: range) -> Trust:
+def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None) -> Trust:
     """Judge a calibrated cluster on the requests that did not fit it.
 
     *Forced* replay sends every request where the log sent it; *free-run* lets the logging policy, where it is known,
@@ -81,20 +84,27 @@ def judge(log: RequestLog, cluster: Cluster, logging_policy: Policy | None, seed
         return unjudged(f"{measured.sum()} held-out requests have a TTFT; expected at least {FEWEST_HELD_OUT}")
     outcome = cluster.replay(forced=known_choices(log))
     gates = _forced_gates(outcome.ttft_ms[measured], log.ttft_ms[measured])
-    streamed = held_out & (log.tpot_ms > 0)
-    if streamed.any():
-        gates.append(
-            _gate("forced_tpot_mean_error", outcome.tpot_ms[streamed].mean() / log.tpot_ms[streamed].mean() - 1)
-        )
+    tpot_ms = tpot_ms_of(log)
+    streamed = held_out & (tpot_ms > 0) & np.isfinite(outcome.tpot_ms)
+    reasons = []
+    if streamed.sum() >= FEWEST_HELD_OUT:
+        gates.append(_gate("forced_tpot_mean_error", outcome.tpot_ms[streamed].mean() / tpot_ms[streamed].mean() - 1))
+    elif (cluster.workload.output_tokens > 1).any():
+        reasons.append("the log has neither TPOT nor E2E to judge those of the replay by")
     if logging_policy is not None:
-        known = log.ttft_ms > 0
-        means = [cluster.replay(logging_policy, seed=seed).ttft_ms[known].mean() for seed in seeds]
-        measured_ms = log.ttft_ms[known].mean()
-        # One real run is one draw: near saturation, the luck of the logging policy alone moves the mean by this much.
-        luck = 2 * float(np.std(means)) / measured_ms
-        gates.append(_gate("free_run_ttft_mean_error", float(np.mean(means)) / measured_ms - 1, at_least=luck))
-    failed = [f"{gate.name} is {gate.value:.3f}, limit {gate.limit:.3f}" for gate in gates if not gate.passed]
-    return Trust("untrusted" if failed else "trusted", failed, gates)
+        gates.append(_free_run_gate(log, cluster, logging_policy, measured))
+    reasons += [_failure(gate) for gate in gates if not gate.passed]
+    return Trust("untrusted" if reasons else "trusted", reasons, gates)
+
+
+def _free_run_gate(log: RequestLog, cluster: Cluster, policy: Policy, measured: NDArray[np.bool_]) -> Gate:
+    """Compare the mean over seeds; its limit is at least what luck explains.
+
+    One real run is one draw: near saturation, the luck of the logging policy alone moves the mean a lot.
+    """
+    means = [cluster.replay(policy, seed=seed).ttft_ms[measured].mean() for seed in range(FREE_RUNS)]
+    logged = log.ttft_ms[measured].mean()
+    return _gate("free_run_ttft_mean_error", np.mean(means) / logged - 1, at_least=2 * np.std(means, ddof=1) / logged)
 
 
 def _forced_gates(replayed: Floats, logged: Floats) -> list[Gate]:
@@ -107,11 +117,25 @@ def _forced_gates(replayed: Floats, logged: Floats) -> list[Gate]:
         _gate("forced_ttft_mean_error", replayed.mean() / logged.mean() - 1),
         _gate("forced_ttft_p50_error", quantile["p50"]),
         _gate("forced_ttft_p99_error", quantile["p99"]),
-        _gate("forced_ttft_rank_correlation", float(spearmanr(replayed, logged).statistic)),
+        _gate("forced_ttft_rank_correlation", _rank_correlation(replayed, logged)),
     ]
 
 
+def _rank_correlation(replayed: Floats, logged: Floats) -> float:
+    """Return Spearman's coefficient; NaN where one side never varies."""
+    if np.ptp(replayed) == 0 or np.ptp(logged) == 0:
+        return float("nan")
+    return float(spearmanr(replayed, logged).statistic)
+
+
 def _gate(name: str, value: float, at_least: float = 0.0) -> Gate:
-    limit = max(LIMITS[name], at_least)
+    limit = max(LIMITS[name], float(at_least))
+    if not np.isfinite(value):
+        return Gate(name, None, limit, False)
     passed = value >= limit if name.endswith("correlation") else abs(value) <= limit
     return Gate(name, float(value), limit, bool(passed))
+
+
+def _failure(gate: Gate) -> str:
+    value = "cannot be computed from this log" if gate.value is None else f"is {gate.value:.3f}"
+    return f"{gate.name} {value}, limit {gate.limit:.3f}"

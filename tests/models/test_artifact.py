@@ -109,6 +109,25 @@ def test_shipping_again_replaces_an_artifact_with_the_same_bytes(shipped: tuple[
     assert [path.name for path in directory.parent.iterdir() if "artifact" in path.name] == ["artifact"]
 
 
+def test_an_artifact_that_cannot_be_replaced_stays(
+    shipped: tuple[Workspace, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, directory = shipped
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    rename = Path.rename
+
+    def fails_on_the_new_one(path: Path, target: Path) -> Path:
+        if target == directory and path.name.startswith(".artifact-") and "old" not in path.parent.name:
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_on_the_new_one)
+    with pytest.raises(OSError, match="the disk is gone"):
+        ship(workspace, "made", directory)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert [path.name for path in directory.parent.iterdir() if "artifact" in path.name] == ["artifact"]
+
+
 def test_a_directory_with_other_files_is_not_overwritten(shipped: tuple[Workspace, Path], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="no artifact"):

@@ -98,5 +98,5 @@ def test_extending_follows_a_change(make_rows: MakeRows) -> None:
 
 
 def test_too_few_rows_are_refused_with_their_number(make_rows: MakeRows) -> None:
-    with pytest.raises(DataError, match="49 rows to train ttft_ms; expected at least 50"):
-        fit(make_rows(49), "ttft_ms", SMALL, seed=0)
+    with pytest.raises(DataError, match="49 of 80 requests are left to train ttft_ms; expected at least 50"):
+        fit(make_rows(80).last(49), "ttft_ms", SMALL, seed=0)

@@ -96,6 +96,50 @@ def test_a_dataset_that_begins_differently_is_fitted_anew(make_rows: MakeRows, d
     outcome = update(replace(data, request_ids=["other", *data.request_ids[1:]]), "ttft_ms", current, seed=0)
     assert outcome.mode == "fitted"
     assert "no longer begins with" in outcome.reason
+    assert outcome.verdict is not None
+    assert outcome.verdict.rows == 120
+    assert outcome.verdict.current_mae_ms is not None
+    assert "the current model may have seen some of them" in outcome.verdict.reason
+
+
+def test_after_a_changed_history_a_worse_model_is_refused(make_rows: MakeRows, data_of: DataOf) -> None:
+    current = first_fit(data_of(make_rows(800)))
+    changed = data_of(joined(make_rows(210, seed=1, slower=20.0), make_rows(90, seed=2)))
+    for outcome in (update(changed, "ttft_ms", current, 0), full_fit(changed, "ttft_ms", SMALL, 0, current, "")):
+        assert not outcome.promoted
+        assert outcome.verdict is not None
+        assert outcome.verdict.rows == 90
+
+
+def test_the_record_of_an_extension_describes_all_that_the_model_learned_from(
+    make_rows: MakeRows, data_of: DataOf
+) -> None:
+    old, new, newest = make_rows(400), make_rows(300, seed=1), make_rows(300, seed=2)
+    old.features[7, 0], old.features[8, 0], new.features[9, 0] = -5.0, 50.0, 99.0
+    old.features[:, 3] = np.nan
+    base = first_fit(data_of(old), replace(SMALL, window_requests=393))
+    excluded = {"no decision": np.array([2, 450, 460, 990])}
+    extended = update(data_of(replace(joined(old, new), excluded=excluded)), "ttft_ms", base, 0).trained
+    assert extended is not None
+    ranges, window = extended.record["feature_ranges"], extended.record["window"]
+    names = list(ranges)
+    assert ranges[names[0]] == [min(joined(old, new).features[7:, 0]), 99.0]
+    assert ranges[names[0]][0] == -5.0
+    assert ranges[names[3]] == [new.features[:, 3].min(), new.features[:, 3].max()]
+    assert (window["rows"], window["first_request"], window["last_request"]) == (693, 7, 699)
+    assert (window["from_s"], window["to_s"]) == (7 * 0.25, 699 * 0.25)
+    assert window["excluded"] == {"no decision": 2}
+    parts = [(part["rows"], part["first_request"], part["last_request"]) for part in window["parts"]]
+    assert parts == [(393, 7, 399), (300, 400, 699)]
+    again = update(data_of(joined(old, new, newest)), "ttft_ms", extended, 0).trained
+    assert again is not None
+    assert [part["rows"] for part in again.record["window"]["parts"]] == [393, 300, 300]
+
+
+def test_what_a_full_fit_excludes_is_counted_within_its_window(make_rows: MakeRows, data_of: DataOf) -> None:
+    rows = replace(make_rows(400), excluded={"no decision": np.array([3, 4, 390])})
+    record = first_fit(data_of(rows), replace(SMALL, window_requests=100)).record
+    assert record["window"]["excluded"] == {"no decision": 1}
 
 
 def test_without_an_earlier_model_an_update_is_a_full_fit(make_rows: MakeRows, data_of: DataOf) -> None:

@@ -11,7 +11,7 @@ from lodestar.data.log import RequestLog
 from lodestar.features.definitions import FEATURES
 from lodestar.models.fit import fit
 from lodestar.models.parameters import Parameters
-from lodestar.models.rows import Rows, rows_of
+from lodestar.models.rows import Rows, derived_notes, rows_of
 
 MakeRows = Callable[..., Rows]
 SMALL = Parameters(rounds=10, min_data_in_leaf=10)
@@ -53,15 +53,39 @@ def test_requests_without_a_label_are_counted_by_reason(
     make_log: Callable[..., RequestLog], field: str, value: float, reason: str
 ) -> None:
     log = make_log(30)
+    if field == "e2e_ms":
+        log.output_tokens[:] = -1  # it would tell E2E from TTFT and TPOT
     getattr(log, field)[[3, 4]] = value
     rows = rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
     assert len(rows) == 28
-    assert rows.excluded.pop(reason) == 2
-    assert set(rows.excluded.values()) == {0}
+    assert {name: without.tolist() for name, without in rows.excluded.items() if len(without)} == {reason: [3, 4]}
 
 
 def test_a_log_without_any_label_is_refused_with_the_reason(make_log: Callable[..., RequestLog]) -> None:
     log = make_log(30)
     log.e2e_ms[:] = np.nan
+    log.tpot_ms[:] = np.nan
     with pytest.raises(DataError, match="30 with no time of finish"):
         rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
+
+
+def test_a_finish_that_is_not_logged_is_derived_and_counted(make_log: Callable[..., RequestLog]) -> None:
+    log = make_log(30)
+    log.e2e_ms[3:] = np.nan
+    rows = rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
+    np.testing.assert_allclose(rows.finished_at_s, log.arrived_at_s + make_log(30).e2e_ms / 1000.0)
+    assert derived_notes(log) == {
+        "e2e_ms": "not logged for 27 of 30 requests: derived as TTFT + TPOT × (output tokens − 1) for 27 of them"
+    }
+
+
+def test_a_time_per_token_that_is_not_logged_is_derived_and_counted(make_log: Callable[..., RequestLog]) -> None:
+    log = make_log(30)
+    log.tpot_ms[:] = np.nan
+    log.e2e_ms[0] = np.nan
+    rows = rows_of(log, np.zeros((30, len(FEATURES))), log.arrived_at_s, "tpot_ms")
+    assert rows.request_index.tolist() == list(range(1, 30))
+    np.testing.assert_allclose(rows.latency_ms, make_log(30).tpot_ms[1:])
+    assert derived_notes(log)["tpot_ms"] == (
+        "not logged for 30 of 30 requests: derived as (E2E − TTFT) / (output tokens − 1) for 29 of them"
+    )

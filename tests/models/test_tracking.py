@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import lightgbm as lgb
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -51,18 +51,40 @@ def test_a_run_tells_what_was_trained_on_what_and_how_well(trained: tuple[Worksp
     assert "waiting_requests" in table["columns"]
 
 
-def test_the_champion_in_the_registry_is_the_current_model(trained: tuple[Workspace, str]) -> None:
+def test_the_champion_in_the_registry_predicts_the_milliseconds_of_the_current_model(
+    trained: tuple[Workspace, str], tmp_path: Path
+) -> None:
     workspace, _ = trained
-    client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
-    assert client.get_model_version_by_alias("made-ttft_ms", "champion").version in (1, "1")
+    uri = "models:/made-ttft_ms@champion"
     mlflow.set_tracking_uri(workspace.tracking_uri)
-    loaded = mlflow.lightgbm.load_model("models:/made-ttft_ms@champion")
-    assert isinstance(loaded, lgb.Booster)
+    loaded = mlflow.pyfunc.load_model(uri)
     rows = np.random.default_rng(0).uniform(0, 9, (20, len(FEATURE_NAMES)))
-    ours = load_current(workspace, "made")["ttft_ms"].model.booster
-    np.testing.assert_array_equal(loaded.predict(rows), ours.predict(rows))
-    info = mlflow.models.get_model_info("models:/made-ttft_ms@champion")
-    assert info.signature.inputs.input_names() == list(FEATURE_NAMES)
+    rows[3, :5] = np.nan
+    frame = pd.DataFrame(rows, columns=list(FEATURE_NAMES))
+    predicted = loaded.predict(frame[reversed(FEATURE_NAMES)])  # found by name, not by place
+    assert list(predicted.columns) == ["ttft_ms"]
+    expected_ms = load_current(workspace, "made")["ttft_ms"].model.predict(rows)
+    np.testing.assert_allclose(predicted["ttft_ms"], expected_ms, rtol=1e-9)
+    assert loaded.metadata.signature.inputs.input_names() == list(FEATURE_NAMES)
+    assert loaded.metadata.signature.outputs.input_names() == ["ttft_ms"]
+    with pytest.raises(mlflow.MlflowException, match="prompt_tokens"):
+        loaded.predict(frame.drop(columns="prompt_tokens"))
+
+
+def test_the_registry_holds_text_and_code_but_no_pickle(trained: tuple[Workspace, str], tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(trained[0].tracking_uri)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    mlflow.artifacts.download_artifacts("models:/made-ttft_ms@champion", dst_path=str(copy))
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert {"model.txt", "model.json", "registered.py"} <= {path.name for path in files}
+    assert {path.suffix for path in files} <= {"", ".json", ".py", ".txt", ".yaml", ".yml"}
+    assert not any(path.read_bytes().startswith(b"\x80") for path in files)  # how a pickle begins
+
+
+def test_a_run_says_whose_metrics_it_holds(trained: tuple[Workspace, str]) -> None:
+    run = MlflowClient(trained[0].tracking_uri).get_run(trained[1])
+    assert run.data.tags["metrics_of"].startswith("the same recipe fitted without the newest 30% of the requests")
 
 
 def test_all_files_of_a_run_lie_in_the_workspace(trained: tuple[Workspace, str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lodestar.data.errors import ConfigError
+from lodestar.data.errors import ArtifactError, ConfigError, DataError
 from lodestar.data.log import RequestLog
 from lodestar.data.workspace import Workspace
 from lodestar.models import current
@@ -69,6 +69,32 @@ def test_a_target_without_labels_is_skipped_and_named(workspace: Workspace, make
     assert "200 with no tpot_ms" in report.skipped["tpot_ms"]
 
 
+def test_a_log_without_e2e_trains_and_says_what_was_derived(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog
+) -> None:
+    log = make_log(200)
+    log.e2e_ms[:] = float("nan")
+    add_log(workspace, log)
+    report = train(workspace, "made", parameters=SMALL)
+    assert set(report.targets) == {"ttft_ms", "tpot_ms"}
+    assert report.notes["e2e_ms"].startswith("not logged for 200 of 200 requests: derived")
+
+
+def test_too_few_rows_say_how_many_the_log_had_and_where_they_went(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog
+) -> None:
+    log = make_log(100)
+    log.ttft_ms[:50] = float("nan")
+    log.e2e_ms[:50] = log.tpot_ms[:50] = 100.0
+    add_log(workspace, log)
+    words = (
+        r"of 100 requests are left to train ttft_ms after leaving out 50 with no ttft_ms and holding out the newest "
+        r"30% and those unfinished at the cut; expected at least 50"
+    )
+    with pytest.raises(DataError, match=r"^\d\d " + words):
+        train(workspace, "made", targets=("ttft_ms",))
+
+
 def test_an_unknown_dataset_is_named(workspace: Workspace) -> None:
     with pytest.raises(ConfigError, match="dataset 'nothing' is not known"):
         train(workspace, "nothing")
@@ -95,3 +121,58 @@ def test_a_kill_while_saving_leaves_the_old_models(
     with pytest.raises(KeyboardInterrupt):
         current.save_current(workspace, "made", {"ttft_ms": changed})
     assert load_current(workspace, "made")["ttft_ms"].model.text() == before
+
+
+def test_saving_leaves_what_another_process_is_writing(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog
+) -> None:
+    add_log(workspace, make_log(400))
+    home = workspace.models / "made"
+    (home / ".writing-other").mkdir(parents=True)
+    first = train(workspace, "made", parameters=SMALL, targets=("ttft_ms",)).version
+    second = train(workspace, "made", parameters=SMALL, seed=1).version
+    assert first != second
+    assert sorted(path.name for path in home.iterdir()) == sorted([".writing-other", "current.json", str(second)])
+
+
+def test_saving_leaves_a_version_that_appears_meanwhile(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_log(workspace, make_log(400))
+    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
+    entry, home, replace = load_current(workspace, "made")["ttft_ms"], workspace.models / "made", os.replace
+
+    def beside_another(*paths: Path) -> None:
+        (home / "0123456789abcdef").mkdir(exist_ok=True)  # in place, not pointed to yet
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", beside_another)
+    current.save_current(workspace, "made", {"ttft_ms": current.Trained(entry.held_out, entry.held_out, entry.record)})
+    assert (home / "0123456789abcdef").is_dir()
+
+
+def test_a_reader_overtaken_by_a_save_reads_the_new_version(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_log(workspace, make_log(400))
+    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
+    entry = load_current(workspace, "made")["ttft_ms"]
+    newer = {"ttft_ms": current.Trained(entry.held_out, entry.held_out, entry.record)}
+    read, done = Path.read_text, []
+
+    def overtaken(path: Path, encoding: str | None = None) -> str:
+        text = read(path, encoding)
+        if path.name == "current.json" and not done:
+            done.append(path)
+            current.save_current(workspace, "made", newer)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", overtaken)
+    assert load_current(workspace, "made")["ttft_ms"].model.text() == entry.held_out.text()
+
+
+def test_a_current_version_that_is_gone_is_named(workspace: Workspace) -> None:
+    (workspace.models / "made").mkdir(parents=True)
+    (workspace.models / "made" / "current.json").write_text('{"version": "0123456789abcdef"}')
+    with pytest.raises(ArtifactError, match="0123456789abcdef"):
+        load_current(workspace, "made")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lodestar.data import schema
 from lodestar.data.errors import DataError
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
@@ -46,6 +47,22 @@ def test_an_engine_without_prefix_caching_finds_nothing() -> None:
     outcome = Cluster.of([engine], workload).replay()
     assert outcome.cached_tokens.tolist() == [0, 0]
     assert outcome.router_hit_tokens.tolist() == [0, 48]
+
+
+def test_an_engine_without_prefix_caching_holds_a_prefix_once_a_request() -> None:
+    workload = sharing([0.0, 0.001, 0.002], [[0, 1, 2, 3]] * 3, output=50)
+    shared = Cluster.of([EngineModel()], workload).replay(record=True)
+    apart = Cluster.of([replace(EngineModel(), prefix_caching=False)], workload)
+    usage = schema.SNAPSHOT_FIELDS.index(schema.KV_USAGE_RATIO)
+    capacity = EngineModel().kv_capacity_tokens
+    # 64 shared tokens and 58 of its own in four blocks
+    assert shared.snapshots[1, 0, usage] * capacity == pytest.approx(128)
+    assert apart.replay(record=True).snapshots[1, 0, usage] * capacity == pytest.approx(128)
+    late = sharing([0.0, 0.05, 0.1], [[0, 1, 2, 3]] * 3, output=50)
+    shared = Cluster.of([EngineModel()], late).replay(record=True)
+    separate = Cluster.of([replace(EngineModel(), prefix_caching=False)], late).replay(record=True)
+    assert shared.snapshots[2, 0, usage] * capacity == pytest.approx(64 + 2 * 64)
+    assert separate.snapshots[2, 0, usage] * capacity == pytest.approx(2 * 128)
 
 
 def test_a_full_engine_evicts_what_was_used_longest_ago_and_the_router_does_not_know() -> None:

@@ -47,9 +47,9 @@ def test_the_engine_behind_a_log_is_found() -> None:
 def test_a_calibrated_cluster_is_trusted_and_a_wrong_one_is_not() -> None:
     log, workload = recorded(), workload_of(recorded())
     policy = make_policy("random")
-    right = judge(log, Cluster.of([fitted().engine] * 4, workload), policy, range(5))
+    right = judge(log, Cluster.of([fitted().engine] * 4, workload), policy)
     assert right.verdict == "trusted", right.reasons
-    wrong = judge(log, Cluster.of([EngineModel.preset("l40s-llama-3.1-8b")] * 4, workload), policy, range(5))
+    wrong = judge(log, Cluster.of([EngineModel.preset("l40s-llama-3.1-8b")] * 4, workload), policy)
     assert wrong.verdict == "untrusted"
     assert any("forced_ttft_mean_error" in reason for reason in wrong.reasons)
 
@@ -62,6 +62,34 @@ def test_another_policy_is_predicted_from_the_log_of_random_routing() -> None:
         predicted = Cluster.of([fitted().engine] * 4, workload)
         found = np.mean([predicted.replay(policy, seed=s).ttft_ms.mean() for s in range(5, 10)])
         assert found == pytest.approx(truth, rel=0.1), name
+
+
+def test_a_log_without_tpot_is_judged_by_its_e2e_and_without_both_not_trusted() -> None:
+    log = recorded()
+    without_tpot = replace(log, tpot_ms=np.full(len(log), np.nan))
+    assert calibrate(without_tpot, workload_of(without_tpot)).engine == fitted().engine
+    without_both = replace(without_tpot, e2e_ms=np.full(len(log), np.nan))
+    cluster = Cluster.of([fitted().engine] * 4, workload_of(log))
+    judged = judge(without_both, cluster, None)
+    assert judged.verdict == "untrusted"
+    assert "neither TPOT nor E2E" in judged.reasons[0]
+
+
+def test_what_is_held_out_does_not_move_the_fit() -> None:
+    log = recorded()
+    later = np.arange(len(log)) >= 0.7 * len(log)
+    usage = np.where(later[:, None], log.snapshot["kv_usage_ratio"] / 3, log.snapshot["kv_usage_ratio"])
+    changed = replace(
+        log, ttft_ms=np.where(later, 9 * log.ttft_ms, log.ttft_ms), snapshot={**log.snapshot, "kv_usage_ratio": usage}
+    )
+    assert calibrate(changed, workload_of(log)).engine == fitted().engine
+
+
+def test_a_latency_that_never_varies_fails_its_gate_instead_of_breaking_the_document() -> None:
+    log = replace(recorded(), ttft_ms=np.full(len(recorded()), 100.0))
+    judged = judge(log, Cluster.of([fitted().engine] * 4, workload_of(log)), None)
+    assert {gate.name: gate.value for gate in judged.gates}["forced_ttft_rank_correlation"] is None
+    assert judged.verdict == "untrusted"
 
 
 def test_a_log_without_outcomes_cannot_calibrate() -> None:

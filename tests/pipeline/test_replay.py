@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.formats.native import write_decision_log
@@ -20,6 +23,9 @@ from lodestar.pipeline.replay.policies import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.replay import Replay, Settings, replay
 from lodestar.pipeline.stages import trained_model
+from lodestar.reports.html import write_report
+from lodestar.reports.result import read_result
+from lodestar.reports.tables import replay_tables
 
 HEURISTICS = ["random", "least-request", "aibrix-prefix-cache"]
 
@@ -160,13 +166,123 @@ def test_settings_that_compare_nothing_are_refused(settings: dict[str, object], 
 
 
 def test_measured_without_outcomes_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(DataError, match="no TTFT in it"):
+    with pytest.raises(DataError, match="0 of the 800 requests of random have a TTFT in it"):
         replay(workspace, "random", Settings(["random"], seeds=1, measured="workload"))
 
 
 def test_an_untrained_dataset_says_to_train(workspace: Workspace) -> None:
     with pytest.raises(ConfigError, match="Run lodestar train random first"):
         trained_model(workspace, "random")
+
+
+def records(n: int = 400) -> list[dict[str, Any]]:
+    """A decision log of two instances with outcomes, as a gateway would write it."""
+    rng = np.random.default_rng(6)
+    now, made = 0.0, []
+    for i in range(n):
+        now += float(rng.exponential(0.2))
+        chosen = int(rng.integers(2))
+        made.append(
+            {
+                "request": {"request_id": f"r{i}", "arrived_at_s": now, "prompt_tokens": 1000, "output_tokens": 20},
+                "candidates": [
+                    {
+                        "instance": f"i{j}",
+                        "inflight_requests": int(rng.integers(4)),
+                        "hit_ratio": 0.0,
+                        "probability": 0.5,
+                    }
+                    for j in range(2)
+                ],
+                "chosen": f"i{chosen}",
+                "outcome": {"ttft_ms": float(rng.uniform(80, 200)), "tpot_ms": 9.0, "e2e_ms": 400.0, "status": "ok"},
+            }
+        )
+    return made
+
+
+def replayed(tmp_path: Path, made: list[dict[str, Any]]) -> dict[str, Any]:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in made))
+    workspace = Workspace.open(tmp_path / "home")
+    assert ingest(workspace, [path], "d").rows_rejected == 0
+    document = replay(workspace, "d", Settings(HEURISTICS, seeds=2)).document
+    report = replay_tables(read_result(sorted(workspace.replays.iterdir())[-1]))
+    Console(file=io.StringIO(), width=100).print(report)
+    write_report(sorted(workspace.replays.iterdir())[-1], tmp_path / "report.html")
+    return document
+
+
+def test_requests_of_one_token_have_no_tpot(tmp_path: Path) -> None:
+    made = records()
+    for record in made:
+        record["request"]["output_tokens"] = 1
+        del record["outcome"]["tpot_ms"]
+    row = replayed(tmp_path, made)["policies"][1]
+    assert row["tpot_ms"] == {"mean": None, "p50": None, "p90": None, "p99": None, "ci95": None}
+    assert row["difference"]["tpot_ms"] == {"mean": None, "ci95": None}
+    assert row["slo_attainment"] > 0
+
+
+def test_a_log_without_e2e_is_replayed_and_estimated(tmp_path: Path) -> None:
+    made = records()
+    for record in made:
+        del record["outcome"]["e2e_ms"]
+    assert len(replayed(tmp_path, made)["one_step"]) == 9
+
+
+def test_decisions_without_candidates_are_left_out_of_the_estimates_and_counted(tmp_path: Path) -> None:
+    made = records()
+    for record in made[::50]:
+        record["candidates"], record["chosen"] = [], None
+    document = replayed(tmp_path, made)
+    assert len(document["one_step"]) == 9
+    assert "8 requests without a logged decision" in " ".join(document["engine"]["fit"]["notes"])
+
+
+def test_outcomes_of_the_last_requests_alone_judge_nothing(tmp_path: Path) -> None:
+    made = records()
+    for record in made[:340]:
+        del record["outcome"]
+    document = replayed(tmp_path, made)
+    assert document["trust"]["verdict"] == "not judged"
+    assert document["engine"]["source"].startswith("preset")
+    assert document["one_step"] == []
+    assert document["one_step_note"]
+
+
+def test_a_log_without_hit_ratios_says_what_it_cannot_estimate(tmp_path: Path) -> None:
+    made = records()
+    for record in made:
+        for candidate in record["candidates"]:
+            del candidate["hit_ratio"]
+    document = replayed(tmp_path, made)
+    assert {row["policy"] for row in document["one_step"]} == {"random", "least-request"}
+    assert "none of aibrix-prefix-cache: the log lacks hit_ratio" in document["one_step_note"]
+
+
+def test_an_instance_that_comes_later_is_named(tmp_path: Path) -> None:
+    made = records()
+    for record in made[:100]:
+        record["candidates"] = record["candidates"][:1]
+        record["candidates"][0]["probability"] = 1.0
+        record["chosen"] = "i0"
+    assert "i1 in 75%" in replayed(tmp_path, made)["inferred"]["instances"]
+
+
+def test_other_traffic_is_not_compared(tmp_path: Path, workspace: Workspace) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records(60)))
+    ingest(workspace, [path], "other")
+    with pytest.raises(DataError, match="0 of the 800 requests of random have a TTFT in it; expected at least 50%"):
+        replay(workspace, "random", Settings(["random"], seeds=1, measured="other"))
+
+
+def test_a_cache_of_another_size_is_used_and_named(workspace: Workspace) -> None:
+    settings = Settings(["random"], seeds=1, kv_capacity_tokens=30_000)
+    document = replay(workspace, "random", settings).document
+    assert document["engine"]["kv_capacity_tokens"] == 30_000
+    assert "--kv-capacity-tokens 30000" in document["command"]
 
 
 @pytest.mark.slow
