@@ -14,12 +14,14 @@ from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruct import complete_snapshot, propensity_of, workload_of
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
+from lodestar.data.uses import allowed_uses
 from lodestar.data.workspace import Workspace
 
 __all__ = ["inspect_dataset"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 SHOWN_REJECTS: Final = 3
+SHOWN_INSTANCES: Final = 5
 RAW_CHARACTERS: Final = 200
 
 
@@ -45,9 +47,9 @@ def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         "instances": _instances(log, stored["gpu"]),
         "coverage": _coverage(log),
         "rejects": stored["rejects"],
-        "inferred": {**(workload.inferred if workload else {}), **snapshot_notes},
+        "inferred": {**(workload.inferred if workload else {}), **snapshot_notes, **_partial(log)},
         s.PROPENSITY: {"known_ratio": _known_ratio(propensity), "note": note},
-        "allows": _allows(log, propensity, note, no_workload),
+        "allows": allowed_uses(log, workload, no_workload, propensity, note),
     }
 
 
@@ -112,9 +114,33 @@ def _instances(log: RequestLog, gpu: dict[str, str | None]) -> list[dict[str, An
     requests = np.bincount(log.chosen[log.chosen >= 0], minlength=len(log.instances))
     total = max(int(requests.sum()), 1)
     return [
-        {"instance": name, "gpu": gpu.get(name), "requests": int(count), "share": float(count / total)}
-        for name, count in zip(log.instances, requests, strict=True)
+        {
+            "instance": name,
+            "gpu": gpu.get(name),
+            "requests": int(count),
+            "share": float(count / total),
+            "candidate_share": float(offered),
+        }
+        for name, count, offered in zip(log.instances, requests, _candidate_shares(log), strict=True)
     ]
+
+
+def _candidate_shares(log: RequestLog) -> Floats:
+    """Return, for each instance, in which share of the decisions with candidates it was one."""
+    decisions = max(int(log.candidate.any(axis=1).sum()), 1)
+    shares: Floats = log.candidate.sum(axis=0) / decisions
+    return shares
+
+
+def _partial(log: RequestLog) -> dict[str, str]:
+    """Name the instances that could be chosen only part of the time: they joined, left or were full."""
+    shares = _candidate_shares(log)
+    part = [j for j in np.argsort(shares, kind="stable") if 0 < shares[j] < 1]
+    if not part:
+        return {}
+    named = ", ".join(f"{log.instances[j]} in {shares[j]:.1%}" for j in part[:SHOWN_INSTANCES])
+    more = f" and {len(part) - SHOWN_INSTANCES} more" if len(part) > SHOWN_INSTANCES else ""
+    return {"candidates": f"{len(part)} instances are candidates of some decisions only: {named}{more}"}
 
 
 def _known_ratio(values: Floats) -> float:
@@ -133,27 +159,3 @@ def _coverage(log: RequestLog) -> dict[str, float]:
 
 def _share(known: NDArray[np.bool_]) -> float:
     return float(known.mean()) if known.size else 0.0
-
-
-def _allows(
-    log: RequestLog, propensity: Floats, note: str | None, no_workload: str | None
-) -> dict[str, dict[str, Any]]:
-    """Judge each use; the first thing that is missing is the reason why not."""
-    decided = log.chosen >= 0
-    train = (
-        (not decided.any(), "no decisions are logged"),
-        (not log.candidate.any(), "no candidates are logged: what the router knew of each instance is missing"),
-        (not (decided & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged"),
-    )
-    latencies = (np.isnan(log.tpot_ms).all(), "no TPOT is logged: the engine model needs both latencies")
-    replay = ((no_workload is not None, no_workload),)
-    one_step = (
-        *train,
-        (np.isnan(propensity[decided]).any(), note or "propensities are logged for some decisions only"),
-    )
-    uses = {"train": train, "one-step": one_step, "replay": replay, "calibrate": (*replay, *train, latencies)}
-    return {use: _verdict([why for lacks, why in rules if lacks]) for use, rules in uses.items()}
-
-
-def _verdict(lacking: list[str | None]) -> dict[str, Any]:
-    return {"allowed": not lacking, "why_not": lacking[0] if lacking else None}

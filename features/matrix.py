@@ -36,6 +36,8 @@ def decision_features(log: RequestLog, snapshot: dict[str, Floats]) -> Floats:
 
 def chosen_features(log: RequestLog, features: Floats) -> Floats:
     """Return the feature row of the chosen candidate, shape (n, k); NaN where the log has no decision."""
+    if not log.instances:
+        return np.full((len(log), features.shape[2]), np.nan)
     rows = features[np.arange(len(log)), log.chosen]
     rows[log.chosen < 0] = np.nan
     return rows

@@ -1,4 +1,13 @@
-"""What a router loads: text models, a manifest and golden rows, verified byte by byte and number by number."""
+"""What a router loads: text models, a manifest and golden rows, verified byte by byte and number by number.
+
+A router first runs `check` on the directory (or ``lodestar ship --check``), then loads it::
+
+    models = load_artifact(Path("artifact"))     # every byte is verified again
+    ttft_ms = models["ttft_ms"].predict(features)  # one row a candidate, columns as in FEATURES
+
+`lodestar.features.definitions.candidate_features` makes these rows, and ``scorer_of(models["ttft_ms"])`` with `score`
+from `lodestar.models.scorer` gives the same numbers without LightGBM's overhead for each call.
+"""
 
 from __future__ import annotations
 
@@ -83,10 +92,7 @@ def check(directory: Path) -> dict[str, Any]:
 
     Anything off raises `ArtifactError` with the name of the file.
     """
-    manifest = read_sealed(directory)
-    _require_version(manifest)
-    verify_files(directory, manifest["sha256"])
-    models = _models(directory, manifest)
+    manifest, models = _verified(directory)
     rows = check_golden(directory, models)
     return {
         "directory": str(directory),
@@ -111,15 +117,15 @@ def check_in_fresh_process(directory: Path) -> dict[str, Any]:
 
 
 def load_artifact(directory: Path) -> dict[str, LatencyModel]:
-    """Return the model of each target, after verifying every byte."""
+    """Return the model of each target, after verifying every byte: the router's way in."""
+    return _verified(directory)[1]
+
+
+def _verified(directory: Path) -> tuple[dict[str, Any], dict[str, LatencyModel]]:
     manifest = read_sealed(directory)
     _require_version(manifest)
     verify_files(directory, manifest["sha256"])
-    return _models(directory, manifest)
-
-
-def _models(directory: Path, manifest: dict[str, Any]) -> dict[str, LatencyModel]:
-    return {
+    return manifest, {
         target: LatencyModel.from_dict(entry["model"], (directory / f"{target}.txt").read_text(encoding="utf-8"))
         for target, entry in manifest["targets"].items()
     }
@@ -141,14 +147,24 @@ def _require_replaceable(to: Path) -> None:
 
 
 def _put_in_place(scratch: Path, to: Path) -> None:
-    """Move the old artifact aside, the new one in, and only then delete the old."""
+    """Move the old artifact aside and the new one in, and only then delete the old; put it back if that fails.
+
+    No portable call swaps two directories: between the two renames, for microseconds, there is nothing at `to`, and a
+    router that loads just then has to try again. Half an artifact is never there. A process killed at that moment
+    leaves the old one beside it, in ``.<name>-old-…``.
+    """
     scratch.chmod(0o755)  # a temporary directory is private to its user
     if not to.exists():
         scratch.rename(to)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{to.name}-old-", dir=to.parent))
     to.rename(aside / to.name)
-    scratch.rename(to)
+    try:
+        scratch.rename(to)
+    except BaseException:
+        (aside / to.name).rename(to)
+        aside.rmdir()
+        raise
     shutil.rmtree(aside)
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
-from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.current import Trained
-from lodestar.models.dataset import TrainingData, ids_sha256
+from lodestar.models.dataset import TrainingData, continues
 from lodestar.models.evaluate import evaluate
-from lodestar.models.fit import Curve, fit
+from lodestar.models.fit import Curve, fit, require_rows
 from lodestar.models.parameters import Parameters
 from lodestar.models.promotion import Verdict, judge
+from lodestar.models.record import record_of
 from lodestar.models.rows import Rows
 
-__all__ = ["TRAINING_SHARE", "Outcome", "full_fit", "record_of"]
+__all__ = ["TRAINING_SHARE", "Outcome", "full_fit"]
 
 TRAINING_SHARE: Final = 0.7  # of the requests, in dispatch order; the rest measures
 
@@ -55,43 +53,11 @@ def full_fit(
     """Fit without the newest requests, measure on them and judge; then fit the same recipe with them."""
     rows = data.rows[target]
     training, newest = rows.split_share(TRAINING_SHARE)
+    require_rows(training, target, f"holding out the newest {1 - TRAINING_SHARE:.0%} and those unfinished at the cut")
     held_out, curve = fit(training, target, parameters, seed, watch=newest)
     metrics = evaluate(held_out, training.last(parameters.window_requests), newest)
-    verdict = judge(held_out, newest, current)
+    verdict = judge(held_out, newest, current, current is None or continues(data, current.record))
     model, _ = fit(rows, target, parameters, seed)
     window = rows.last(parameters.window_requests)
     record = record_of(data, window, int(newest.request_index[0]), parameters, seed, metrics)
     return Outcome("fitted", reason, verdict, Trained(model, held_out, record), metrics, curve, rows)
-
-
-def record_of(
-    data: TrainingData, window: Rows, held_out_from: int, parameters: Parameters, seed: int, metrics: dict[str, Any]
-) -> dict[str, Any]:
-    """Write down what a model has seen, so that the next training knows what is new and a router what is usual."""
-    return {
-        "requests_seen": len(data.request_ids),
-        "seen_sha256": ids_sha256(data.request_ids),
-        "data_fingerprint": data.fingerprint,
-        "held_out_from": held_out_from,
-        "parameters": parameters.to_dict(),
-        "seed": seed,
-        "window": {
-            "rows": len(window),
-            "first_request": int(window.request_index[0]),
-            "last_request": int(window.request_index[-1]),
-            "from_s": float(window.arrived_at_s[0]),
-            "to_s": float(window.arrived_at_s[-1]),
-            "excluded": window.excluded,
-        },
-        "feature_ranges": _ranges(window),
-        "metrics": metrics,
-    }
-
-
-def _ranges(rows: Rows) -> dict[str, list[float] | None]:
-    """Return the smallest and the largest value of each feature; None where it was never known."""
-    ranges: dict[str, list[float] | None] = {}
-    for name, column in zip(FEATURE_NAMES, rows.features.T, strict=True):
-        known = column[~np.isnan(column)]
-        ranges[name] = [float(known.min()), float(known.max())] if len(known) else None
-    return ranges

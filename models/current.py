@@ -6,21 +6,27 @@ new ones, never half of each.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from lodestar.data.errors import ArtifactError
 from lodestar.data.workspace import Workspace
 from lodestar.models.latency import LatencyModel
 
 __all__ = ["Trained", "load_current", "save_current"]
 
-POINTER = "current.json"
+POINTER: Final = "current.json"
+LOCK: Final = ".lock"  # stays empty
+LOCK_TIMEOUT_S: Final = 60.0  # it is held for milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,26 @@ def load_current(workspace: Workspace, dataset: str) -> dict[str, Trained]:
     home = workspace.models / dataset
     if not (home / POINTER).is_file():
         return {}
-    directory = home / json.loads((home / POINTER).read_text(encoding="utf-8"))["version"]
+    try:
+        return _read(home)
+    except FileNotFoundError:
+        # Another process may have replaced the version, and removed it, after the pointer was read.
+        return _read_again(home)
+
+
+def _read_again(home: Path) -> dict[str, Trained]:
+    try:
+        with _only_one(home):
+            return _read(home)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{error.filename} is missing; expected the files of the current models. "
+            f"Remove {home} and run: lodestar train {home.name}"
+        ) from error
+
+
+def _read(home: Path) -> dict[str, Trained]:
+    directory = home / _current_version(home)
     records: dict[str, dict[str, Any]] = json.loads((directory / "records.json").read_text(encoding="utf-8"))
     return {
         target: Trained(
@@ -54,22 +79,42 @@ def load_current(workspace: Workspace, dataset: str) -> dict[str, Trained]:
 
 
 def save_current(workspace: Workspace, dataset: str, trained: dict[str, Trained]) -> str:
-    """Make these the current models and return the version, which is named by its content."""
+    """Make these the current models, remove the versions before, and return the new one, named by its content.
+
+    Of processes that save at the same time, the last one's models stay; none touches what another is still writing.
+    """
     home = workspace.models / dataset
     home.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=home))
     try:
         _write(scratch, trained)
         version = _content_sha256(scratch)[:16]
-        if not (home / version).exists():
-            os.replace(scratch, home / version)
-        _point(home, version)
+        with _only_one(home):
+            if not (home / version).exists():
+                os.replace(scratch, home / version)
+            _point(home, version)
+            for old in _versions(home) - {version}:
+                shutil.rmtree(home / old)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for old in home.iterdir():
-        if old.is_dir() and old.name != version:
-            shutil.rmtree(old)
     return version
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Keep other processes out; SQLite's lock works on every system, and ends with a process that is killed."""
+    with contextlib.closing(sqlite3.connect(home / LOCK, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def _current_version(home: Path) -> str:
+    version: str = json.loads((home / POINTER).read_text(encoding="utf-8"))["version"]
+    return version
+
+
+def _versions(home: Path) -> set[str]:
+    return {path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 def _write(directory: Path, trained: dict[str, Trained]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lodestar.data.errors import DataError
 from lodestar.data.reconstruct import complete_snapshot, workload_of
@@ -12,9 +13,9 @@ from lodestar.data.store import dataset_fingerprint, load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.latency import TARGETS
-from lodestar.models.rows import Rows, rows_of
+from lodestar.models.rows import Rows, derived_notes, rows_of
 
-__all__ = ["TrainingData", "ids_sha256", "load_training_data"]
+__all__ = ["TrainingData", "continues", "ids_sha256", "load_training_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def load_training_data(workspace: Workspace, dataset: str, targets: Sequence[str
     workload = workload_of(log)
     snapshot, completed = complete_snapshot(log, workload)
     features = chosen_features(log, decision_features(log, snapshot))
-    notes = {**workload.inferred, **completed}
+    notes = {**workload.inferred, **completed, **derived_notes(log)}
     rows: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
     for target in targets:
@@ -56,6 +57,11 @@ def load_training_data(workspace: Workspace, dataset: str, targets: Sequence[str
     if not rows:
         raise DataError(next(iter(skipped.values())))
     return TrainingData(dataset, fingerprint, log.request_id, rows, skipped, notes)
+
+
+def continues(data: TrainingData, record: dict[str, Any]) -> bool:
+    """Say whether the dataset begins with the very requests that the model of this record has seen."""
+    return bool(ids_sha256(data.request_ids[: record["requests_seen"]]) == record["seen_sha256"])
 
 
 def ids_sha256(request_ids: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from lodestar.models.latency import QUANTILES, LatencyModel
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import Rows
 
-__all__ = ["MIN_ROWS", "Curve", "extend", "fit"]
+__all__ = ["MIN_ROWS", "Curve", "extend", "fit", "require_rows"]
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,10 @@ RESIDUAL_SHARE: Final = 0.25  # newest share of the window whose errors, by a mo
 
 @dataclass(slots=True)
 class Curve:
-    """Root mean squared error of log(latency / baseline) after each round, of the training and the watched rows."""
+    """Error of log(latency / baseline) after each round, of the training and the watched rows.
+
+    It is the root of the mean square, where rows weigh in proportion to their baseline, as they do in the fit.
+    """
 
     training: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
@@ -40,7 +43,7 @@ def fit(
     The residual quantiles come from a first fit without the last quarter of the window; then all of it is fitted.
     """
     window = rows.last(parameters.window_requests)
-    _require(window, target)
+    require_rows(window, target, f"keeping the newest {len(window)}" if len(window) < len(rows) else "")
     early, late = window.split_share(1.0 - RESIDUAL_SHARE)
     offsets = _offsets(_grow(early, target, parameters, seed)[0], late) if len(early) >= MIN_ROWS // 2 else None
     model, curve = _grow(window, target, parameters, seed, watch)
@@ -55,7 +58,7 @@ def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -
     offers no split a gain, so LightGBM would stop at once; the mean ratio takes it up. The quantiles come from the
     model before the extension, for which the new rows are held out.
     """
-    _require(rows, model.target)
+    require_rows(rows, model.target)
     level = _mean_ratio(replace(model, mean_ratio=1.0), rows)
     data = _dataset(rows, model.baseline, level)
     booster = lgb.train(parameters.lightgbm(seed), data, parameters.update_rounds, init_model=model.booster)
@@ -64,9 +67,16 @@ def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -
     return replace(extended, residual_quantiles=_offsets(model, rows))
 
 
-def _require(rows: Rows, target: str) -> None:
-    if len(rows) < MIN_ROWS:
-        raise DataError(f"{len(rows)} rows to train {target}; expected at least {MIN_ROWS}. Ingest more of the log")
+def require_rows(rows: Rows, target: str, step: str = "") -> None:
+    """Refuse too few rows; the error says how many requests the log has and what became of the others, `step` last."""
+    if len(rows) >= MIN_ROWS:
+        return
+    without = [f"{len(those)} with {reason}" for reason, those in rows.excluded.items() if len(those)]
+    steps = ([f"leaving out {', '.join(without)}"] if without else []) + ([step] if step else [])
+    raise DataError(
+        f"{len(rows)} of {rows.requests} requests are left to train {target}"
+        f"{' after ' if steps else ''}{' and '.join(steps)}; expected at least {MIN_ROWS}. Ingest more of the log"
+    )
 
 
 def _grow(

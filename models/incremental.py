@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lodestar.models.candidate import TRAINING_SHARE, Outcome, full_fit, record_of
+from lodestar.models.candidate import TRAINING_SHARE, Outcome, full_fit
 from lodestar.models.current import Trained
-from lodestar.models.dataset import TrainingData, ids_sha256
+from lodestar.models.dataset import TrainingData, continues
 from lodestar.models.evaluate import evaluate
 from lodestar.models.fit import MIN_ROWS, extend
 from lodestar.models.parameters import MAX_TREES, Parameters
 from lodestar.models.promotion import MIN_NEWEST, judge
+from lodestar.models.record import record_of
 from lodestar.models.rows import Rows
 
 __all__ = ["update"]
@@ -23,9 +24,9 @@ def update(data: TrainingData, target: str, current: Trained | None, seed: int) 
     if current is None:
         return full_fit(data, target, Parameters(), seed, None, "no earlier model")
     parameters, seen = Parameters(**current.record["parameters"]), current.record["requests_seen"]
-    if ids_sha256(data.request_ids[:seen]) != current.record["seen_sha256"]:
+    if not continues(data, current.record):
         reason = "the dataset no longer begins with the requests that the current model has seen"
-        return full_fit(data, target, parameters, seed, None, reason)
+        return full_fit(data, target, parameters, seed, current, reason)
     new = data.rows[target].newer_than(seen)
     training, newest = new.split_share(TRAINING_SHARE)
     if len(training) < MIN_ROWS or len(newest) < MIN_NEWEST:
@@ -45,6 +46,6 @@ def _extended(data: TrainingData, new: Rows, current: Trained, parameters: Param
     metrics = evaluate(held_out, training, newest)
     verdict = judge(held_out, newest, current)
     model = extend(current.model, new, parameters, seed)
-    record = record_of(data, new, int(newest.request_index[0]), parameters, seed, metrics)
+    record = record_of(data, new, int(newest.request_index[0]), parameters, seed, metrics, current.record)
     reason = f"{len(new)} new rows since request {current.record['requests_seen']}"
     return Outcome("extended", reason, verdict, Trained(model, held_out, record), metrics, None, new)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog
+from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
+from lodestar.data.schema import E2E_MS, TPOT_MS
 
-__all__ = ["Rows", "rows_of"]
+__all__ = ["Rows", "derived_notes", "rows_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +30,7 @@ class Rows:
         arrived_at_s: when the decision was made.
         finished_at_s: when the outcome was known.
         requests: how many requests the dataset has, with and without a label.
-        excluded: why requests have no row → how many.
+        excluded: why requests have no row → their positions in the dataset.
     """
 
     request_index: Ints
@@ -37,7 +39,7 @@ class Rows:
     arrived_at_s: Floats
     finished_at_s: Floats
     requests: int
-    excluded: dict[str, int]
+    excluded: dict[str, Ints]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -82,23 +84,40 @@ class Rows:
 
 
 def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str) -> Rows:
-    """Pair the features (n, k) of the chosen candidates with their latency; count the requests that have no pair."""
-    latency_ms: Floats = getattr(log, target)
-    finished_at_s = arrived_at_s + log.e2e_ms / 1000.0
+    """Pair the features (n, k) of the chosen candidates with their latency; list the requests that have no pair."""
+    latency_ms: Floats = tpot_ms_of(log) if target == TPOT_MS else getattr(log, target)
+    finished_at_s = arrived_at_s + e2e_ms_of(log) / 1000.0
     reasons = {
         "no decision": log.chosen < 0,
         f"no {target}": ~(latency_ms > 0),
         "no time of finish": np.isnan(finished_at_s),
     }
-    excluded, usable = {}, np.ones(len(log), dtype=np.bool_)
+    excluded: dict[str, Ints] = {}
+    usable = np.ones(len(log), dtype=np.bool_)
     for reason, without in reasons.items():
-        excluded[reason] = int((usable & without).sum())
+        excluded[reason] = np.flatnonzero(usable & without)
         usable &= ~without
     if not usable.any():
         raise DataError(
             f"dataset {log.dataset!r}: none of its {len(log)} requests can train {target} "
-            f"({', '.join(f'{count} with {reason}' for reason, count in excluded.items() if count)}); "
+            f"({', '.join(f'{len(those)} with {reason}' for reason, those in excluded.items() if len(those))}); "
             "expected decisions with their outcomes. Ingest a log that has them"
         )
     every = Rows(np.arange(len(log)), features, latency_ms, arrived_at_s, finished_at_s, len(log), excluded)
     return every.only(usable)
+
+
+def derived_notes(log: RequestLog) -> dict[str, str]:
+    """Say for which requests E2E and TPOT were derived from what else the log has; empty where all are logged."""
+    formulas = {
+        E2E_MS: (log.e2e_ms, e2e_ms_of(log), "TTFT + TPOT × (output tokens − 1)"),
+        TPOT_MS: (log.tpot_ms, tpot_ms_of(log), "(E2E − TTFT) / (output tokens − 1)"),
+    }
+    notes = {}
+    for name, (logged, known, formula) in formulas.items():
+        missing = np.isnan(logged)
+        derived = int((missing & ~np.isnan(known)).sum())
+        if derived:
+            counts = f"{int(missing.sum())} of {len(log)} requests"
+            notes[name] = f"not logged for {counts}: derived as {formula} for {derived} of them"
+    return notes

@@ -39,8 +39,12 @@ __all__ = ["CHAMPION", "EXPERIMENT", "log_outcome", "registered_name", "tracked_
 
 EXPERIMENT: Final = "lodestar"
 CHAMPION: Final = "champion"
-#: A tag of every run: its metrics are not those of the model that it registers, which has seen all rows.
-METRICS_OF: Final = "the same recipe fitted without the newest {share:.0%} of the requests, measured on those"
+_NEWEST: Final = f"without the newest {1 - TRAINING_SHARE:.0%}"
+#: Outcome's mode → a tag of the run: its metrics are not those of the model that it registers, which has seen all rows.
+METRICS_OF: Final = {
+    "fitted": f"the same recipe fitted {_NEWEST} of the requests, measured on those",
+    "extended": f"the same extension fitted {_NEWEST} of the new requests, measured on those",
+}
 
 
 @contextlib.contextmanager
@@ -76,7 +80,7 @@ def log_outcome(dataset: str, target: str, outcome: Outcome, source: str) -> dic
         record = outcome.trained.record
         mlflow.log_params({**record["parameters"], "seed": record["seed"], "target": target, "mode": outcome.mode})
         mlflow.set_tags({"dataset": dataset, "target": target, "promoted": str(outcome.promoted).lower()})
-        mlflow.set_tags({"verdict": outcome.verdict.reason, "metrics_of": METRICS_OF.format(share=1 - TRAINING_SHARE)})
+        mlflow.set_tags({"verdict": outcome.verdict.reason, "metrics_of": METRICS_OF[outcome.mode]})
         _log_metrics(outcome)
         _log_input(outcome.rows, dataset, target, source)
         mlflow.log_text(importance_svg(outcome.trained.model), "feature-importance.svg")

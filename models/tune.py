@@ -22,7 +22,7 @@ from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
 from lodestar.models.candidate import TRAINING_SHARE
 from lodestar.models.dataset import load_training_data
-from lodestar.models.fit import fit
+from lodestar.models.fit import fit, require_rows
 from lodestar.models.metrics import mae_ms
 from lodestar.models.parameters import Parameters
 from lodestar.models.rivals import linear_rival
@@ -90,7 +90,7 @@ def tune(
     if trials < 1:
         raise ConfigError(f"--trials {trials}: nothing to search; expected 1 or more")
     data = load_training_data(workspace, dataset, (target,))
-    parts = folds(data.rows[target].split_share(TRAINING_SHARE)[0])
+    parts = folds(_searchable(data.rows[target], target))
     with _quiet():
         study = _study(workspace, f"{dataset}-{target}-{data.fingerprint[:12]}", seed)
         interrupted = _give_up_running(study)
@@ -119,6 +119,15 @@ def tune(
     )
 
 
+def _searchable(rows: Rows, target: str) -> Rows:
+    """Leave out the newest requests; fails where the first fold would have too few to learn from."""
+    training = rows.split_share(TRAINING_SHARE)[0]
+    held_out = f"holding out the newest {1 - TRAINING_SHARE:.0%} and those unfinished at the cut"
+    require_rows(training, target, held_out)
+    require_rows(folds(training)[0][0], target, f"{held_out}, before the first measurement of the search")
+    return training
+
+
 def folds(rows: Rows) -> list[tuple[Rows, Rows]]:
     """Split forward in time: train on all that finished before a cut, measure on the stretch that follows it."""
     first, end = int(rows.request_index[0]), int(rows.request_index[-1]) + 1
@@ -144,7 +153,10 @@ def _suggest(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def _parameters(suggested: dict[str, Any], rows: int) -> Parameters:
-    """Turn the share of the window into rows, so that the same recipe means the same on a dataset that has grown."""
+    """Turn the share of the window into a number of rows: each fold has its own, and a later training keeps the best's.
+
+    On a dataset that has grown since, it is the same number of rows and thus a smaller share.
+    """
     share = suggested["window_share"]
     others = {name: value for name, value in suggested.items() if name != "window_share"}
     return Parameters(**others, window_requests=None if share >= 1.0 else round(share * rows))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,20 +48,26 @@ def ingest(
     dataset: Annotated[str, typer.Option("--dataset", help="Name to keep them under.")],
     format: Annotated[str | None, typer.Option("--format", help="Format, if it is not to be found out.")] = None,
     logging_policy: Annotated[
-        str | None, typer.Option("--logging-policy", help="Policy that made the decisions; 'random' means uniform.")
+        str | None,
+        typer.Option(
+            "--logging-policy",
+            help="Policy that made the decisions, by any name; 'random' also says that all candidates had the same chance.",
+        ),
     ] = None,
     home: Home = None,
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Read log files into a dataset; rows that can't be used are kept with their reason."""
+    """Read log files into a dataset; rejected rows keep their reason."""
     from lodestar.data.ingest import ingest as run
     from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.stages import require_rows
     from lodestar.reports.datasets import ingest_tables
 
     with progress_bar("ingest") as update:
         report = run(Workspace.open(home), paths, dataset, format, logging_policy, update).to_dict()
     emit(as_json, report, lambda: ingest_tables(report))
+    require_rows(report)
 
 
 @app.command()
@@ -81,7 +89,7 @@ def train(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Fit TTFT and TPOT predictors, score them on later traffic and log the run in MLflow."""
+    """Fit TTFT and TPOT predictors; score and track them."""
     say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.models.train import train as run
@@ -100,7 +108,7 @@ def tune(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Search LightGBM's parameters and the training window; interrupted, it goes on where it stopped."""
+    """Tune the TTFT predictor with Optuna; resumes where it stopped."""
     say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.models.tune import tune as run
@@ -114,7 +122,9 @@ def tune(
 @app.command()
 def replay(
     dataset: Dataset,
-    policy: Annotated[list[str], typer.Option("--policy", help="Policy to replay; may be given several times.")],
+    policy: Annotated[
+        list[str], typer.Option("--policy", help="Policy to replay, again for more: lodestar policies lists them.")
+    ],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 10,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
@@ -124,7 +134,8 @@ def replay(
         typer.Option("--measured", help="Dataset with measured outcomes of the same traffic to compare with."),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine preset.", show_default="fitted to the dataset, if it can be")
+        str | None,
+        typer.Option("--engine", help="Engine preset, such as h100-llama-3.1-8b.", show_default="fitted to the log"),
     ] = None,
     kv_capacity_tokens: Annotated[
         int | None,
@@ -141,7 +152,7 @@ def replay(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Replay the traffic under each policy in a cluster calibrated from the dataset's own log."""
+    """Replay the traffic under policies in a calibrated cluster."""
     say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.replay.replay import Settings
@@ -190,14 +201,14 @@ def ship(
     seed: Seed = 0,
 ) -> None:
     """Write the artifact that a router loads, or verify one."""
-    from rich.pretty import Pretty
-
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.stages import check_or_ship
+    from lodestar.reports.tables import sentences
 
     with progress_bar("check" if check else "ship"):
         done = check_or_ship(Workspace.open(home) if check is None else None, dataset, to, check)
-    emit(as_json, done, lambda: Pretty(done))
+    title = "Artifact verified" if check else "Artifact shipped and verified"
+    emit(as_json, done, lambda: sentences(title, {name: str(value) for name, value in done.items()}))
 
 
 @app.command()
@@ -207,17 +218,17 @@ def ui(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Open MLflow on the workspace, on the loopback address, until ctrl-C."""
+    """Open MLflow on the workspace, on loopback, until ctrl-C."""
     from rich.text import Text
 
     from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.stages import serve_mlflow
+    from lodestar.pipeline.ui import MlflowServer
 
-    workspace = Workspace.open(home)
-    address = {"url": f"http://127.0.0.1:{port}", "home": str(workspace.home)}
-    emit(as_json, address, lambda: Text(f"MLflow on {address['url']} (ctrl-C ends it)"))
-    sys.stdout.flush()
-    raise typer.Exit(serve_mlflow(workspace, port))
+    with MlflowServer(Workspace.open(home), port) as server:
+        address = {"url": server.url, "log": str(server.log)}
+        emit(as_json, address, lambda: Text(f"MLflow on {server.url}; ctrl-C ends it"))
+        sys.stdout.flush()
+        server.wait()
 
 
 @app.command()
@@ -227,7 +238,8 @@ def demo(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Run everything on a generated workload: log, ingest, train, tune, replay, report, ship."""
+    """Run everything on a generated workload, nothing to download."""
+    started = time.perf_counter()
     say_first_use()
     from rich.console import Console
 
@@ -236,12 +248,13 @@ def demo(
     from lodestar.pipeline.demo import demo_tables
 
     done = run(Workspace.open(home), requests, seed, Console(stderr=as_json))
+    done["seconds"] = time.perf_counter() - started
     emit(as_json, done, lambda: demo_tables(done))
 
 
 @app.command()
 def formats(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
-    """List the log formats that ingest reads, and what each provides."""
+    """List the log formats that ingest reads."""
     from lodestar.pipeline.listings import format_rows, listing
 
     rows = format_rows()
@@ -271,13 +284,31 @@ def main() -> None:
     from lodestar.data.errors import LodestarError
 
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="lodestar", standalone_mode=False)
     except LodestarError as error:
-        sys.stderr.write(f"lodestar: {' '.join(str(error).split())}\n")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("lodestar: interrupted; what was finished is kept\n")
-        raise SystemExit(130) from None
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; what was finished is kept", 130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; expected a path that can be used so. Name another one")
+    except Exception as error:
+        # What the parser of the command line refuses tells so; anything else is a bug and keeps its traceback.
+        if not hasattr(error, "format_message"):
+            raise
+        said = error.format_message()
+        command = "lodestar" if said.startswith("No such command") else f"lodestar {sys.argv[1]}"
+        _fail(f"{said} Run {command} --help for what is expected")
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    sys.stderr.write(f"lodestar: {' '.join(message.split())}\n")
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from lodestar.data.errors import ConfigError
+from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import check, ship
@@ -18,7 +15,7 @@ from lodestar.reports.html import write_report
 from lodestar.reports.mlflow_log import log_replay
 from lodestar.reports.result import latest_replay
 
-__all__ = ["check_or_ship", "report_latest", "serve_mlflow", "trained_model"]
+__all__ = ["check_or_ship", "report_latest", "require_rows", "trained_model"]
 
 
 def trained_model(workspace: Workspace, dataset: str) -> LatencyModel:
@@ -49,18 +46,12 @@ def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:
     return {"report": str(html), "directory": str(replay_dir), "run_id": log_replay(workspace, replay_dir, html)}
 
 
-def serve_mlflow(workspace: Workspace, port: int) -> int:
-    """Run MLflow's server on the workspace until it ends; return its exit code."""
-    arguments = {
-        "--backend-store-uri": workspace.tracking_uri,
-        "--default-artifact-root": workspace.mlflow_artifacts.as_uri(),
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--workers": "1",
-    }
-    command = [sys.executable, "-m", "mlflow", "server", *(word for pair in arguments.items() for word in pair)]
-    # What the server says of itself is no result of the command; and nobody asked it to report on its users.
-    try:
-        return subprocess.call(command, stdout=sys.stderr, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
-    except KeyboardInterrupt:  # the way to end it
-        return 0
+def require_rows(report: dict[str, Any]) -> None:
+    """Refuse to call an ingest done if a file gave rows and none of them could be used."""
+    for source in report["sources"]:
+        if source["rows_read"] and not source["rows_stored"] and not source["already_stored"]:
+            raise DataError(
+                f"{source['file']}: none of its {source['rows_read']} rows could be used; expected some. "
+                f"lodestar inspect {report['dataset']} shows why; the same requests under another router "
+                "belong under another --dataset"
+            )

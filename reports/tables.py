@@ -131,5 +131,6 @@ def _origins(result: Result) -> RenderableType:
     """Say what the replay stands on: the engine model and what the log left out."""
     engine = result["engine"]
     capacity = f"cache {number(engine['kv_capacity_tokens'])} tokens an instance"
+    instances = {"instances": str(engine["instances"])} if engine.get("instances") else {}
     inferred = {f"inferred {what}": how for what, how in result["inferred"].items()}
-    return sentences("What it stands on", {"engine model": f"{engine['source']}, {capacity}", **inferred})
+    return sentences("What it stands on", {"engine model": f"{engine['source']}, {capacity}", **instances, **inferred})

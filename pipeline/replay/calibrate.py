@@ -31,12 +31,26 @@ Floats = NDArray[np.float64]
 
 #: The first part of the requests fits the engine; the rest judges it.
 TRAINING_SHARE: Final = 0.7
-#: Where the search starts; its scale is searched first, so that a much faster or slower engine is found as well.
-START: Final = "l40s-llama-3.1-8b"
+#: Gives what no latency tells: the limits of a batch, and the cache where its usage is not logged.
+LIMITS_FROM: Final = "l40s-llama-3.1-8b"
+#: Where the search starts: an 8B model on a mid-range GPU. The scale of all but the overhead is searched first, so that
+#: a much faster or slower engine is found as well.
+START: Final = {
+    "base_ms": 20.0,
+    "prompt_token_ms": 0.15,
+    "sequence_ms": 0.04,
+    "context_token_ms": 2e-4,
+    "attention_ms": 3e-6,
+    "overhead_ms": 20.0,
+}
+_SCALES: Final = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+#: A weak prior: a coefficient that is a factor e from the scaled start costs this much loss. It decides only where the
+#: log does not, such as between overhead and prompt work when arrival times are uncertain.
+PRIOR: Final = 0.03
+_RESTARTS: Final = 3
 #: A coefficient is identified when a quarter more of it raises the loss by this share.
 IDENTIFIED: Final = 0.01
 _QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-_FITTED: Final = ("base_ms", "prompt_token_ms", "sequence_ms", "context_token_ms", "attention_ms", "overhead_ms")
 FEWEST_REQUESTS: Final = 50
 _FEWEST_ALONE: Final = 20
 _DEFAULT_NOISE: Final = 0.05
@@ -91,53 +105,61 @@ def calibrate(log: RequestLog, workload: Workload, progress: Callable[[int], Non
 
     The loss, on the first `TRAINING_SHARE` of the requests, is the mean absolute log ratio of replayed to logged TTFT
     and TPOT, request by request, plus that of their quantiles. Both regimes of the step share their coefficients:
-    latencies alone do not tell them apart. The search is Nelder-Mead on the logs of the coefficients.
+    latencies alone do not tell them apart. The search is Nelder-Mead on the logs of the coefficients, and weakly held.
 
     The rows of `log` and `workload` must be the same requests in the same order. `progress` is told the replays so far.
     """
-    base = EngineModel.preset(START)
-    training = int(_training_part(log).sum())
+    base = EngineModel.preset(LIMITS_FROM)
     capacity, notes = _capacity_tokens(log, base)
     engines = [replace(base, kv_capacity_tokens=capacity)] * len(log.instances)
     # Later requests change nothing for earlier ones.
-    cluster = Cluster.of(engines, workload.head(training))
+    cluster = Cluster.of(engines, workload.head(int(_training_part(log).sum())))
     loss = _loss_of(log, cluster, progress)
-    overhead_ms = 20.0  # the preset has none, and zero has no logarithm
-    start = np.log(
-        [
-            base.decode_base_ms,
-            base.prompt_token_ms,
-            base.decode_sequence_ms,
-            base.context_token_ms,
-            base.attention_ms,
-            overhead_ms,
-        ]
-    )
-    scales = np.log([1 / 8, 1 / 4, 1 / 2, 1, 2, 4])
-    start = start + min(scales, key=lambda scale: loss(start + scale))
-    corners = np.vstack([start, start + 0.5 * np.eye(len(start))])
-    found = minimize(
-        loss,
-        start,
-        method="Nelder-Mead",
-        options={"initial_simplex": corners, "maxfev": 400, "xatol": 1e-3, "fatol": 1e-4},
-    )
+    found, evaluations = _search(loss)
+    at_best = loss(found)
     identified = {
-        name: bool(loss(found.x + np.log(1.25) * np.eye(len(start))[k]) > found.fun * (1 + IDENTIFIED))
-        for k, name in enumerate(_FITTED)
+        name: bool(loss(found + np.log(1.25) * np.eye(len(START))[k]) > at_best * (1 + IDENTIFIED))
+        for k, name in enumerate(START)
     }
-    engine = _engine(cluster.engines[0], found.x)
+    engine = _engine(cluster.engines[0], found)
     noise, note = _noise_ratio(log, cluster.with_engine(engine))
     undecided = int((log.chosen < 0).sum())
     if undecided:
         notes.append(f"{undecided} requests without a logged decision were sent to the instances in turn")
     return Calibration(
         engine=replace(engine, noise_ratio=noise),
-        loss=float(found.fun),
+        loss=at_best,
         identified=identified,
         notes=[*notes, note],
-        evaluations=int(found.nfev) + len(scales) + len(_FITTED),
+        evaluations=evaluations,
     )
+
+
+def _search(loss: Callable[[Floats], float]) -> tuple[Floats, int]:
+    """Minimise loss plus prior; return the logs of the coefficients and the replays it took."""
+    start = np.log(list(START.values()))
+    scaled = np.array([name != "overhead_ms" for name in START])
+    start = start + scaled * min(np.log(_SCALES), key=lambda scale: loss(start + scaled * scale))
+    best, best_value, evaluations = start, np.inf, len(_SCALES)
+    for attempt in range(_RESTARTS):
+        step = 0.5 if attempt % 2 == 0 else -0.5
+        found = minimize(
+            lambda at: loss(at) + PRIOR * float(np.sum((at - start) ** 2)),
+            best,
+            method="Nelder-Mead",
+            options={
+                "initial_simplex": np.vstack([best, best + step * np.eye(len(best))]),
+                "maxfev": 400,
+                "xatol": 1e-3,
+                "fatol": 1e-4,
+            },
+        )
+        evaluations += int(found.nfev)
+        improved = best_value - found.fun > 1e-3
+        best, best_value = found.x, min(best_value, float(found.fun))
+        if not improved:
+            break
+    return best, evaluations
 
 
 def _engine(engine: EngineModel, log_coefficients: Floats) -> EngineModel:
@@ -196,7 +218,7 @@ def _capacity_tokens(log: RequestLog, otherwise: EngineModel) -> tuple[int, list
     running, usage = log.snapshot[schema.RUNNING_REQUESTS][part], log.snapshot[schema.KV_USAGE_RATIO][part]
     seen = (running >= 3) & (usage > 0)
     if seen.sum() < FEWEST_REQUESTS:
-        capacity, source = otherwise.kv_capacity_tokens, f"preset {START}, as the log has no usage of it"
+        capacity, source = otherwise.kv_capacity_tokens, f"preset {LIMITS_FROM}, as the log has no usage of it"
     else:
         # A request holds its prompt and, on average over its life, half of its output.
         tokens = log.prompt_tokens[part].mean() + log.output_tokens[part].clip(0).mean() / 2

@@ -104,3 +104,15 @@ def test_a_request_without_ttft_is_in_flight_in_no_phase() -> None:
     assert snapshot["inflight_requests"][:, 0].tolist() == [0, 1, 2]
     assert snapshot["inflight_prefill_requests"][:, 0].tolist() == [0, 0, 1]
     assert snapshot["decode_tokens"][:, 0].tolist() == [0, 0, 0]
+
+
+def test_requests_that_cannot_be_followed_are_counted_in_the_note() -> None:
+    log, workload = timeline()
+    lost = np.array([np.nan, 1500.0, 1500.0])
+    failed = dataclasses.replace(log, ttft_ms=lost, e2e_ms=lost)
+    snapshot, notes = complete_snapshot(failed, workload)
+    assert snapshot["inflight_requests"][:, 0].tolist() == [0, 0, 1]
+    assert notes["inflight_requests"].endswith(
+        "; 1 requests without latencies (failed, cancelled or not logged) are in no count"
+    )
+    assert "in no count" not in complete_snapshot(log, workload)[1]["inflight_requests"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,42 @@ def test_csv_rows_follow_the_request_id_and_hits_are_ratios(workspace: Workspace
     assert log.instances == ["a", "b-1"]
     assert log.snapshot["hit_ratio"].tolist() == [[0.0, 0.25], [0.5, 0.0]]
     assert log.chosen.tolist() == [0, 1]
+
+
+def test_a_csv_with_hit_ratios_where_percent_is_due_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(csv_log("0,a,100,5,105,20,3,40,0.62,0,0,0", "1,a,100,5,105,20,3,40,1,0,0,0"))
+    with pytest.raises(DataError, match=r"kv_hit_ratio: .*0\.62.*expected percent, 0–100.*Multiply") as caught:
+        ingest(workspace, [path], "d")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hits", [("0", "0"), ("1", "1"), ("0.5", "62.5")])
+def test_a_csv_with_small_percentages_is_read(hits: tuple[str, str], workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(csv_log(f"0,a,100,5,105,20,3,40,{hits[0]},0,{hits[1]},0"))
+    ingest(workspace, [path], "d")
+    assert load(workspace, "d").snapshot["hit_ratio"].tolist() == [[float(hit) / 100 for hit in hits]]
+
+
+def test_a_klog_with_hit_ratios_where_percent_is_due_is_refused(
+    traces: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    text = (traces / "lodestar" / "gateway-2026-04.klog").read_text()
+    maps = re.compile(r"(?<=@allPodsKvCacheHitRatios@)[^@]*")
+    path = tmp_path / "x.klog"
+    path.write_text(maps.sub(lambda found: re.sub(r":[0-9.]+", ":0.87", found[0]), text))
+    with pytest.raises(DataError, match=r"allPodsKvCacheHitRatios: .*0\.87.*expected percent, 0–100"):
+        ingest(workspace, [path], "d")
+
+
+def test_a_usage_in_percent_is_rejected(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    head, row = f"{CSV_HEAD},a-kv_hit_ratio,a-gpu_kv_cache", "a,100,5,105,20,3,40,50"
+    path.write_text(f"{head}\n0,{row},0.99\n1,{row},99\n")
+    assert ingest(workspace, [path], "d").rows_rejected == 1
+    with open_store(workspace) as con:
+        assert con.execute("SELECT reason FROM rejects").fetchall() == [("kv_usage_ratio is outside 0–1",)]
 
 
 @pytest.mark.parametrize(

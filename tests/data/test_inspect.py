@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from lodestar.data import schema as s
+from lodestar.data import uses
+from lodestar.data.formats.native import write_decision_log
 from lodestar.data.ingest import IngestReport, ingest
 from lodestar.data.inspect import inspect_dataset
+from lodestar.data.log import RequestLog
+from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
+from lodestar.models.candidate import TRAINING_SHARE
+from lodestar.models.fit import MIN_ROWS
+from lodestar.pipeline.replay import calibrate, one_step
 
 Ingested = tuple[Workspace, dict[str, IngestReport]]
 
@@ -25,7 +37,7 @@ def allowed(summary: dict[str, object]) -> dict[str, bool]:
         ("sharing47-random", {"train", "one-step", "replay", "calibrate"}),
         ("sharing47-prefix", {"train", "replay", "calibrate"}),
         ("klog-rl", {"train", "replay", "calibrate"}),
-        ("klog-2026", {"train", "replay"}),
+        ("klog-2026", {"replay"}),
         ("mooncake", {"replay"}),
         ("azure", {"replay"}),
     ],
@@ -71,3 +83,109 @@ def test_a_dataset_of_rejects_only_can_be_inspected(workspace: Workspace, tmp_pa
     assert summary["rows"] == 0
     assert not any(allowed(summary).values())
     assert "holds no requests" in summary["allows"]["replay"]["why_not"]
+
+
+def summary_of(log: RequestLog, workspace: Workspace, tmp_path: Path) -> dict[str, Any]:
+    write_decision_log(tmp_path / "log.jsonl", log)
+    ingest(workspace, [tmp_path / "log.jsonl"], "d")
+    return inspect_dataset(workspace, "d")
+
+
+def test_the_limits_are_those_of_the_commands() -> None:
+    assert uses.FITTED_SHARE == TRAINING_SHARE == calibrate.TRAINING_SHARE
+    assert uses.FEWEST_FITTED == MIN_ROWS == calibrate.FEWEST_REQUESTS
+    assert uses.FEWEST_ONE_STEP == one_step._FEWEST_REQUESTS
+
+
+def quick(log: RequestLog) -> RequestLog:
+    """The same log with outcomes that are known before the next arrival."""
+    n = len(log)
+    return dataclasses.replace(log, arrived_at_s=np.arange(n, dtype=np.float64) * 60.0)
+
+
+@pytest.mark.parametrize(("requests", "fine"), [(70, False), (75, True)])
+def test_training_and_calibration_need_enough_requests(
+    requests: int, fine: bool, made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    allows = summary_of(quick(made_log(n=requests)), workspace, tmp_path)["allows"]
+    assert (allows["train"]["allowed"], allows["calibrate"]["allowed"]) == (fine, fine)
+    if not fine:
+        assert allows["train"]["why_not"].startswith("70 requests with decision, ttft_ms and finish, 49 of them")
+        assert "expected at least 50" in allows["train"]["why_not"]
+        assert allows["calibrate"]["why_not"].startswith("49 requests with a decision and TTFT")
+
+
+def test_what_was_still_running_at_the_cut_does_not_train(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    log = dataclasses.replace(made_log(n=80), arrived_at_s=np.arange(80) / 1e3)
+    assert not summary_of(log, workspace, tmp_path)["allows"]["train"]["allowed"]
+
+
+def test_a_log_without_e2e_trains_where_ttft_and_tpot_tell_it(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    log = quick(made_log(n=100))
+    told = summary_of(dataclasses.replace(log, e2e_ms=np.full(100, np.nan)), workspace, tmp_path)
+    assert told["allows"]["train"]["allowed"]
+
+
+def test_a_log_without_candidates_trains_on_what_can_be_inferred(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    log = quick(made_log(n=100))
+    unknown = np.full_like(log.probability, np.nan)
+    bare = dataclasses.replace(
+        log,
+        candidate=np.zeros_like(log.candidate),
+        snapshot=dict.fromkeys(log.snapshot, unknown),
+        probability=unknown,
+        propensity=np.full(100, np.nan),
+    )
+    allows = summary_of(bare, workspace, tmp_path)["allows"]
+    assert allows["train"]["allowed"]
+    assert allows["one-step"]["why_not"].startswith("no candidates are logged")
+
+
+def test_a_log_without_any_finish_does_not_train(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    unknown = np.full(100, np.nan)
+    log = dataclasses.replace(quick(made_log(n=100)), e2e_ms=unknown, tpot_ms=unknown)
+    why = summary_of(log, workspace, tmp_path)["allows"]["train"]["why_not"]
+    assert why == "no request has a decision, TTFT or TPOT, and the time of its finish"
+
+
+def test_one_step_needs_decisions_with_a_propensity(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    why = summary_of(quick(made_log(n=100)), workspace, tmp_path)["allows"]["one-step"]["why_not"]
+    assert why == "100 requests have a decision, its propensity and a TTFT; expected at least 200"
+
+
+def test_an_instance_that_joins_halfway_is_named(
+    made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    log = made_log(n=40)
+    late = np.arange(40) < 20
+    candidate = log.candidate.copy()
+    candidate[late, 2] = False
+    grids = {name: np.where(candidate, values, np.nan) for name, values in log.snapshot.items()}
+    log = dataclasses.replace(
+        log,
+        candidate=candidate,
+        chosen=np.where(late, 0, log.chosen),
+        snapshot=grids,
+        probability=np.full_like(log.probability, np.nan),
+        propensity=np.full(40, np.nan),
+    )
+    summary = summary_of(log, workspace, tmp_path)
+    assert [instance["candidate_share"] for instance in summary["instances"]] == [1.0, 1.0, 0.5]
+    assert summary["inferred"]["candidates"] == "1 instances are candidates of some decisions only: pod-2 in 50.0%"
+
+
+def test_every_table_is_one_that_a_format_fills(ingested: Ingested) -> None:
+    assert "engine_samples" not in s.TABLES
+    with open_store(ingested[0]) as con:
+        empty = [table for table in s.TABLES if not con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]]
+    assert empty == []

@@ -101,6 +101,8 @@ def changed(**changes: object) -> str:
         (changed(candidates__0__probability=None), "probabilities are given for some candidates only"),
         (changed(outcome__ttft_ms=-1.0), "ttft_ms is negative"),
         (changed(candidates__1__hit_ratio=1.5), "hit_ratio is outside 0–1"),
+        (changed(candidates__0__kv_usage_ratio=87.0), "kv_usage_ratio is outside 0–1"),
+        (changed(candidates__0__kv_usage_ratio=-0.5), "kv_usage_ratio is outside 0–1"),
         (changed(candidates__1__instance="a"), "a candidate is listed twice"),
         (changed(request__prompt_tokens=...), "prompt_tokens is missing"),
         (changed(request__request_id=...), "request.request_id is missing"),
@@ -127,6 +129,19 @@ def test_a_bad_record_is_rejected_with_a_reason_that_names_it(
     with open_store(workspace) as con:
         assert con.execute("SELECT line, reason, raw FROM rejects").fetchall() == [(2, reason, line)]
     assert (report.rows_read, report.rows_stored, report.rows_rejected) == (2, 1, 1)
+
+
+def test_a_usage_a_hair_above_one_is_kept(workspace: Workspace, tmp_path: Path) -> None:
+    line = changed(candidates__0__kv_usage_ratio=1 + 1e-9)
+    jsonschema.Draft202012Validator(native_schema()).validate(json.loads(line))
+    path = tmp_path / "log.jsonl"
+    path.write_text(line)
+    assert ingest(workspace, [path], "d").rows_rejected == 0
+
+
+def test_the_schema_refuses_a_usage_in_percent() -> None:
+    record = json.loads(changed(candidates__0__kv_usage_ratio=87.0))
+    assert not jsonschema.Draft202012Validator(native_schema()).is_valid(record)
 
 
 def test_a_rejected_parquet_row_keeps_its_content(workspace: Workspace, tmp_path: Path) -> None:

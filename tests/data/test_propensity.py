@@ -26,6 +26,25 @@ def test_choices_of_a_policy_are_rejected(name: str, real_log: Callable[[str], R
     assert "not uniform at random" in note
 
 
+def test_a_decision_without_candidates_has_no_propensity(made_log: Callable[..., RequestLog]) -> None:
+    log = made_log(n=700)
+    candidate = log.candidate.copy()
+    candidate[:3] = False
+    propensity, note = propensity_of(dataclasses.replace(log, propensity=np.full(700, np.nan), candidate=candidate))
+    assert np.isnan(propensity[:3]).all()
+    assert (propensity[3:] == 1 / 3).all()
+    assert note is not None
+    assert note.endswith("; 3 decisions without candidates have none")
+
+
+def test_many_instances_are_judged_by_evenly_spaced_requests(made_log: Callable[..., RequestLog]) -> None:
+    log = dataclasses.replace(made_log(n=12_000, m=40), propensity=np.full(12_000, np.nan))
+    assert uniform_test(log, np.arange(12_000)).requests == 5000
+    _, note = propensity_of(log)
+    assert note is not None
+    assert "5000 of 12000 requests tested" in note
+
+
 def test_logged_propensities_are_used_as_they_are(made_log: Callable[..., RequestLog]) -> None:
     log = made_log()
     propensity, note = propensity_of(log)

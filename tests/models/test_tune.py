@@ -9,7 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from lodestar.data.errors import ConfigError
+from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.log import RequestLog
 from lodestar.data.workspace import Workspace
 from lodestar.models.rows import Rows
@@ -94,3 +94,12 @@ def test_every_fold_learns_only_from_what_finished_before_it(make_rows: Callable
 def test_no_trials_are_refused(ready: Workspace) -> None:
     with pytest.raises(ConfigError, match="--trials 0"):
         tune(ready, "made", 0)
+
+
+def test_too_few_rows_for_the_first_fold_are_refused_with_the_reason(
+    workspace: Workspace, make_log: Callable[..., RequestLog], add_log: Callable[[Workspace, RequestLog], None]
+) -> None:
+    add_log(workspace, make_log(100))
+    words = r"^\d\d of 100 requests are left to train ttft_ms after holding out the newest 30%.* before the first"
+    with pytest.raises(DataError, match=words):
+        tune(workspace, "made", 2)

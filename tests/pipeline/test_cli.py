@@ -80,6 +80,11 @@ def test_help_imports_nothing_heavy() -> None:
         (["ship", "nothing", "--to", "artifact"], "Run: lodestar train nothing"),
         (["ship", "--check", "nowhere"], "nowhere"),
         (["ingest", "missing.csv", "--dataset", "d"], "missing.csv"),
+        (["ingest", "missing.csv"], "Missing option '--dataset'"),
+        (["replay", "d"], "Missing option '--policy'"),
+        (["replay", "d", "--policy", "random", "--seeds", "0"], "--seeds"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["ship", "--check", "/proc/none"], "/proc/none"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -95,6 +100,37 @@ def test_an_unknown_policy_is_refused_before_any_work(tmp_path: Path) -> None:
     log.write_text('{"timestamp": 0, "input_length": 512, "output_length": 2, "hash_ids": [1]}\n')
     lodestar("ingest", str(log), "--dataset", "d", home=tmp_path)
     assert "did you mean 'random'" in lodestar("replay", "d", "--policy", "ramdom", home=tmp_path, code=2).stderr
+
+
+def test_a_file_of_which_nothing_can_be_used_is_a_mistake(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"timestamp": 0, "input_length": -1, "output_length": 2, "hash_ids": [1]}\n')
+    done = lodestar("ingest", str(log), "--dataset", "d", home=tmp_path, code=2)
+    assert "none of its 1 rows could be used" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        "".join(
+            json.dumps({"timestamp": i, "input_length": 512, "output_length": 2, "hash_ids": [i]}) + "\n"
+            for i in range(50)
+        )
+    )
+    lodestar("ingest", str(log), "--dataset", "d", home=tmp_path)
+    lodestar("replay", "d", "--policy", "random", "--seeds", "1", home=tmp_path)
+    done = lodestar("report", "--to", str(tmp_path), home=tmp_path, code=2)
+    assert done.stderr.startswith(f"lodestar: {tmp_path}: Is a directory")
+    said = lodestar("train", "d", home=tmp_path, code=2).stderr
+    assert "none of its 50 requests can train" in said
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"--port {port}" in lodestar("ui", "--port", port, home=tmp_path, code=2).stderr
 
 
 @pytest.mark.parametrize("command", ["formats", "policies", "features"])
@@ -117,7 +153,8 @@ def test_the_demo_ends_with_report_artifact_and_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ui_serves_mlflow_on_loopback_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ui_serves_mlflow_on_loopback_until_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -126,10 +163,10 @@ def test_ui_serves_mlflow_on_loopback_until_interrupted(tmp_path: Path) -> None:
         try:
             assert wait_for(f"http://127.0.0.1:{port}/health") == "OK"
         finally:
-            server.send_signal(signal.SIGINT)
-            for child in children_of(server.pid):
-                os.kill(child, signal.SIGINT)
-            printed, _ = server.communicate(timeout=30)
+            server.send_signal(how)
+            printed, _ = server.communicate(timeout=60)
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
     assert json.loads(printed)["url"] == f"http://127.0.0.1:{port}"
     assert server.returncode == 0
 
@@ -141,12 +178,6 @@ def wait_for(url: str, seconds: int = 90) -> str:
             return str(answer.read().decode())
         time.sleep(0.5)
     raise TimeoutError(url)
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the child processes, which a terminal's ctrl-C would reach too."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
 
 
 @pytest.mark.slow

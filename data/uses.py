@@ -1,0 +1,102 @@
+"""What a dataset can be used for, by the rules of the commands that use it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lodestar.data import schema as s
+from lodestar.data.log import Floats, RequestLog, Workload
+from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
+
+__all__ = ["FEWEST_FITTED", "FEWEST_ONE_STEP", "FITTED_SHARE", "allowed_uses"]
+
+# The limits of the stages above, which this stage cannot import; a test compares them.
+FITTED_SHARE: Final = 0.7  # of the requests, in dispatch order, fits a model; the rest judges it
+FEWEST_FITTED: Final = 50  # requests that the fitted part must hold
+FEWEST_ONE_STEP: Final = 200  # decisions with a propensity and a TTFT
+
+Bools = NDArray[np.bool_]
+Rule = tuple[bool, str | None]
+
+
+def allowed_uses(
+    log: RequestLog, workload: Workload | None, no_workload: str | None, propensity: Floats, note: str | None
+) -> dict[str, dict[str, Any]]:
+    """Judge each use; the first thing that is missing is the reason why not.
+
+    Args:
+        log: the dataset.
+        workload: what `workload_of` made of it.
+        no_workload: why it made none.
+        propensity: of the choices.
+        note: how they were found, or why not.
+    """
+    decided = log.chosen >= 0
+    replay: tuple[Rule, ...] = ((no_workload is not None, no_workload),)
+    undecided = (not decided.any(), "no decisions are logged")
+    no_candidates = (
+        not log.candidate.any(),
+        "no candidates are logged: what the router knew of each instance is missing",
+    )
+    first_token = (not (decided & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged")
+    uses = {
+        "train": (undecided, *replay, *_train(log, workload, decided)),
+        "one-step": (undecided, no_candidates, first_token, *replay, _one_step(log, propensity, note)),
+        "replay": replay,
+        "calibrate": (*replay, undecided, first_token, _calibrate(log, decided)),
+    }
+    return {use: _verdict([why for lacks, why in rules if lacks]) for use, rules in uses.items()}
+
+
+def _train(log: RequestLog, workload: Workload | None, decided: Bools) -> tuple[Rule, ...]:
+    """A target without any request is skipped; one with too few stops the training."""
+    if workload is None:
+        return ()
+    e2e_ms = e2e_ms_of(log)
+    latencies = {s.TTFT_MS: log.ttft_ms, s.TPOT_MS: tpot_ms_of(log)}
+    usable = {name: decided & (values > 0) & ~np.isnan(e2e_ms) for name, values in latencies.items()}
+    none = not any(rows.any() for rows in usable.values())
+    rules: list[Rule] = [(none, "no request has a decision, TTFT or TPOT, and the time of its finish")]
+    for name, rows in usable.items():
+        fitted = _fitted(np.flatnonzero(rows), workload.arrived_at_s, workload.arrived_at_s + e2e_ms / 1e3)
+        few = (
+            f"{rows.sum()} requests with decision, {name} and finish, {fitted} of them finished within the first "
+            f"{FITTED_SHARE:.0%}; expected at least {FEWEST_FITTED} there, about 75 in all"
+        )
+        rules.append((bool(rows.any()) and fitted < FEWEST_FITTED, few))
+    return tuple(rules)
+
+
+def _fitted(rows: NDArray[np.int64], arrived_at_s: Floats, finished_at_s: Floats) -> int:
+    """Count the rows before the cut that had finished when the first row after it arrived."""
+    if not len(rows):
+        return 0
+    cut = rows[0] + int(FITTED_SHARE * (rows[-1] + 1 - rows[0]))
+    early, later = rows[rows < cut], rows[rows >= cut]
+    return int((finished_at_s[early] <= arrived_at_s[later[0]]).sum())
+
+
+def _one_step(log: RequestLog, propensity: Floats, note: str | None) -> Rule:
+    if not len(log.instances):
+        return True, "no instances are logged"
+    candidate = log.candidate[np.arange(len(log)), log.chosen]
+    usable = int(((log.chosen >= 0) & (log.ttft_ms > 0) & (propensity > 0) & candidate).sum())
+    few = f"{usable} requests have a decision, its propensity and a TTFT; expected at least {FEWEST_ONE_STEP}"
+    return usable < FEWEST_ONE_STEP, note if note and usable == 0 else few
+
+
+def _calibrate(log: RequestLog, decided: Bools) -> Rule:
+    early = np.arange(len(log)) < FITTED_SHARE * len(log)
+    usable = int((early & decided & (log.ttft_ms > 0)).sum())
+    few = (
+        f"{usable} requests with a decision and TTFT among the first {FITTED_SHARE:.0%}; "
+        f"expected at least {FEWEST_FITTED}"
+    )
+    return usable < FEWEST_FITTED, few
+
+
+def _verdict(lacking: list[str | None]) -> dict[str, Any]:
+    return {"allowed": not lacking, "why_not": lacking[0] if lacking else None}
