@@ -18,7 +18,7 @@ __all__ = ["Source", "append_source", "is_stored", "with_policy"]
 
 UNIFORM: Final = "random"
 INDEXED: Final = ("requests", "blocks", "decisions", "candidates", "outcomes")
-PLACED: Final = ("decisions", "candidates")
+PLACED: Final = ("decisions", "candidates", "engine_samples")
 
 
 @dataclass(frozen=True, slots=True)

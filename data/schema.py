@@ -122,6 +122,15 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         E2E_MS: "DOUBLE",
         STATUS: "VARCHAR",
     },
+    # Filled by formats that read what engines say of themselves.
+    "engine_samples": {
+        DATASET: "VARCHAR",
+        INSTANCE_INDEX: "BIGINT",
+        "sampled_at_s": "DOUBLE",
+        RUNNING_REQUESTS: "DOUBLE",
+        WAITING_REQUESTS: "DOUBLE",
+        KV_USAGE_RATIO: "DOUBLE",
+    },
     "rejects": {
         DATASET: "VARCHAR",
         SOURCE_ID: "VARCHAR",

@@ -51,7 +51,7 @@ def ingest(
         str | None,
         typer.Option(
             "--logging-policy",
-            help="Policy that made the decisions, by any name; 'random' also says that all candidates had the same chance.",
+            help="Policy that made the decisions; 'random' also says that all had the same chance.",
         ),
     ] = None,
     home: Home = None,
@@ -122,9 +122,7 @@ def tune(
 @app.command()
 def replay(
     dataset: Dataset,
-    policy: Annotated[
-        list[str], typer.Option("--policy", help="Policy to replay, again for more: lodestar policies lists them.")
-    ],
+    policy: Annotated[list[str], typer.Option("--policy", help="Policy, again for more: see lodestar policies.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 10,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -104,7 +102,7 @@ def test_an_unknown_policy_is_refused_before_any_work(tmp_path: Path) -> None:
 
 def test_a_file_of_which_nothing_can_be_used_is_a_mistake(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text('{"timestamp": 0, "input_length": -1, "output_length": 2, "hash_ids": [1]}\n')
+    log.write_text('{"timestamp": 0, "input_length": 512, "output_length": -2, "hash_ids": [1]}\n')
     done = lodestar("ingest", str(log), "--dataset", "d", home=tmp_path, code=2)
     assert "none of its 1 rows could be used" in done.stderr
 
@@ -160,24 +158,16 @@ def test_ui_serves_mlflow_on_loopback_until_interrupted(tmp_path: Path, how: sig
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "lodestar", "ui", "--port", str(port), "--home", str(tmp_path), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert wait_for(f"http://127.0.0.1:{port}/health") == "OK"
-        finally:
-            server.send_signal(how)
-            printed, _ = server.communicate(timeout=60)
+        assert server.stdout is not None
+        printed = "".join(iter(server.stdout.readline, "}\n")) + "}"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
+            assert answer.read() == b"OK"
+        server.send_signal(how)
+        server.wait(60)
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
     assert json.loads(printed)["url"] == f"http://127.0.0.1:{port}"
     assert server.returncode == 0
-
-
-def wait_for(url: str, seconds: int = 90) -> str:
-    """Return what a server answers as soon as it does."""
-    for _ in range(seconds * 2):
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-            return str(answer.read().decode())
-        time.sleep(0.5)
-    raise TimeoutError(url)
 
 
 @pytest.mark.slow
