@@ -234,7 +234,7 @@ def _log_search(study: optuna.Study) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.WARNING)
+    optuna.logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

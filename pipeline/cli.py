@@ -14,6 +14,8 @@ from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar, say_
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130  # as shells say it
+
 app = typer.Typer(
     name="lodestar",
     help="Turn the logs of an LLM-inference router into a better router, offline.",
@@ -286,7 +288,7 @@ def main() -> None:
     except LodestarError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; what was finished is kept", 130)
+        _fail("interrupted; what was finished is kept", INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
@@ -301,6 +303,8 @@ def main() -> None:
         said = error.format_message()
         command = "lodestar" if said.startswith("No such command") else f"lodestar {sys.argv[1]}"
         _fail(f"{said} Run {command} --help for what is expected")
+    if code == INTERRUPTED:  # Typer turns ctrl-C into this
+        _fail("interrupted; what was finished is kept", INTERRUPTED)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -30,11 +30,22 @@ def train_tables(report: Mapping[str, Any]) -> RenderableType:
         parts.append(_decision(target, found))
         if found["metrics"] is not None:
             parts.append(grid_table(accuracy_grid(target, found["metrics"])))
+            parts += _warnings(target, found["metrics"])
             parts.append(grid_table(load_grid(target, found["metrics"]["by_load"])))
     for title, items in (("Not trained", report["skipped"]), ("What the log left out", report["notes"])):
         if items:
             parts.append(sentences(title, items))
     return Group(*parts)
+
+
+def _warnings(target: str, metrics: Mapping[str, Any]) -> list[RenderableType]:
+    """Say it where a simpler predictor did better."""
+    errors = {name: metrics[name]["mae_ms"] for name in PREDICTORS}
+    better = [name for name in PREDICTORS[1:] if errors[name] < errors["model"]]
+    if not better:
+        return []
+    simpler = " and ".join({"constant": "a constant", "linear": "linear regression"}[name] for name in better)
+    return [Text(f"{simpler} predicted {_name(target)} better than the model on these requests.\n", style="yellow")]
 
 
 def tune_tables(report: Mapping[str, Any]) -> RenderableType:

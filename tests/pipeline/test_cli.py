@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -148,6 +149,22 @@ def test_the_demo_ends_with_report_artifact_and_runs(tmp_path: Path) -> None:
     assert set(means) == {"random", "least-request", "aibrix-prefix-cache", "learned"}
     assert means["learned"] < means["random"]
     assert document["replay"]["trust"]["verdict"] in {"trusted", "untrusted"}
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_says_so_in_one_line_and_goes_on(traces: Path, tmp_path: Path) -> None:
+    log = traces / "lodestar" / "sharing47" / "random.csv.gz"
+    lodestar("ingest", str(log), "--dataset", "d", home=tmp_path)
+    command = [sys.executable, "-m", "lodestar", "tune", "d", "--trials", "2000", "--home", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
+        while not (journal := tmp_path / "studies.journal").exists() or journal.read_text().count("\n") < 200:
+            time.sleep(0.2)
+        search.send_signal(signal.SIGINT)
+        printed, said = search.communicate(timeout=60)
+    assert (printed, search.returncode) == ("", 130)
+    assert said == "lodestar: interrupted; what was finished is kept\n"
+    done = json.loads(lodestar("tune", "d", "--trials", "2", "--json", home=tmp_path).stdout)
+    assert done["trials_before"] >= 2
 
 
 @pytest.mark.slow

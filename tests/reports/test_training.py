@@ -52,6 +52,13 @@ def report() -> dict[str, Any]:
     }
 
 
+def test_a_simpler_predictor_that_did_better_is_named(report: dict[str, Any]) -> None:
+    assert "better than the model" not in drawn(train_tables(report))
+    found = report["targets"]["ttft_ms"]["metrics"]
+    found["model"], found["linear"] = found["linear"], found["model"]
+    assert "linear regression predicted TTFT better than the model" in drawn(train_tables(report)).replace("\n", " ")
+
+
 def test_a_model_stands_beside_a_constant_and_linear_regression(report: dict[str, Any]) -> None:
     lines = drawn(train_tables(report)).splitlines()
     rows = [line.split()[0] for line in lines if line.startswith(("model ", "constant ", "linear "))]
