@@ -21,9 +21,11 @@ from lodestar.pipeline.stages import trained_model
 NAMES = [policy.name for policy in POLICIES]
 INTRODUCTION = """# Results on real logs
 
-Printed by `python docs/real_logs.py TRACES`, with nothing tuned to these logs. `sharing09` and `sharing47` are the logs
-of one cluster of 7 engines that served the same requests under three routers: `random`, `prefix` (AIBrix prefix-cache)
-and `rl` (an early learned router). Everything is fitted to `random` alone, whose log has no arrival times.
+Printed by `python docs/real_logs.py TRACES`. `sharing09` and `sharing47` are the logs of one cluster of 7 engines that
+served the same requests under three routers: `random`, `prefix` (AIBrix prefix-cache) and `rl` (an early learned
+router). Everything is fitted to `random` alone, whose log has no arrival times. One set of defaults serves all; the
+predictor's terms and parameters and the weak prior of the calibration were chosen with these logs in view, so expect
+somewhat larger errors on others.
 """
 
 
