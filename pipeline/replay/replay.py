@@ -56,7 +56,7 @@ class Settings:
         baseline: policy that the others are compared with.
         engine: preset to use instead of calibrating.
         kv_capacity_tokens: of each engine, instead of the preset's or what the log tells.
-        instances: size of the cluster, for datasets that do not say.
+        instances: size of the cluster, instead of what the log has.
         slo: latency targets.
         measured: dataset with the measured outcomes of another arm of the same traffic.
     """
