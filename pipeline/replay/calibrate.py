@@ -46,7 +46,7 @@ START: Final = {
 _SCALES: Final = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 #: A weak prior: a coefficient that is a factor e from the scaled start costs this much loss. It decides only where the
 #: log does not, such as between overhead and prompt work when arrival times are uncertain.
-PRIOR: Final = 0.01
+PRIOR: Final = 0.03
 _RESTARTS: Final = 3
 #: A coefficient is identified when a quarter more of it raises the loss by this share.
 IDENTIFIED: Final = 0.01
