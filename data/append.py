@@ -1,43 +1,109 @@
-"""One file's rows into the canonical tables, in one transaction."""
+"""One source into the canonical tables, part by part, in one transaction: all of it, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import duckdb
+import numpy as np
 import polars as pl
 
 from lodestar.data import schema as s
 from lodestar.data.errors import ConfigError, DataError
-from lodestar.data.reading import LINE, Reading, rejects_of
+from lodestar.data.instances import Instances
+from lodestar.data.log import Ints
+from lodestar.data.reading import LINE, Reading
+from lodestar.data.repeats import reject_duplicates, replace_earlier_version
 
-__all__ = ["Source", "append_source", "is_stored", "with_policy"]
+__all__ = ["Facts", "Tally", "append_source", "is_stored", "with_policy"]
 
 UNIFORM: Final = "random"
-INDEXED: Final = ("requests", "blocks", "decisions", "candidates", "outcomes")
-PLACED: Final = ("decisions", "candidates", "engine_samples")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A file: as the user named it, its hash and its format."""
+class Facts:
+    """What is known of a source before it is read.
 
+    Attributes:
+        source_id: names its content within the store.
+        file: as the user named it.
+        sha256: of the content as it lies on disk.
+        format: its name.
+        size: in bytes, as it lies on disk.
+        licence: of the log, where one lies beside it.
+    """
+
+    source_id: str
     file: str
     sha256: str
     format: str
-
-    def identity(self, dataset: str) -> str:
-        """Return its `source_id`: a content is stored once a dataset."""
-        return f"{dataset}/{self.sha256[:16]}"
+    size: int
+    licence: str | None = None
 
 
-def is_stored(con: duckdb.DuckDBPyConnection, dataset: str, sha256: str) -> bool:
-    """Tell whether the dataset holds this very content."""
-    query = "SELECT count(*) FROM sources WHERE dataset = ? AND sha256 = ?"
-    return bool(con.execute(query, [dataset, sha256]).fetchall()[0][0])
+@dataclass(slots=True)
+class Tally:
+    """What became of a source so far."""
+
+    facts: Facts
+    rows: int = 0
+    rejected: int = 0
+    notes: list[str] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    version: str | None = None
+    replaced: str | None = None
+
+    @property
+    def stored(self) -> int:
+        """Rows in the tables; those of a companion are part of the rows that they were joined to."""
+        return self.rows - self.rejected
+
+    def add(self, reading: Reading, rejected: int) -> None:
+        """Count a part."""
+        self.rows += reading.lines
+        self.rejected += rejected
+        self.version = self.version or reading.version
+        self.notes += [note for note in reading.notes if note not in self.notes]
+        for said, count in reading.counted.items():
+            self.counted[said] = self.counted.get(said, 0) + count
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return the notes, those that count with their number."""
+        return (*self.notes, *(f"{count} {said}" for said, count in self.counted.items() if count))
+
+
+@dataclass(slots=True)
+class Target:
+    """The dataset that a source is appended to."""
+
+    con: duckdb.DuckDBPyConnection
+    dataset: str
+    instances: Instances
+    clock: str | None
+    clock_start_s: float | None
+    block_tokens: int | None
+    is_new: bool
+    next_index: int
+
+    @classmethod
+    def of(cls, con: duckdb.DuckDBPyConnection, dataset: str) -> Target:
+        """Read what the store knows of it."""
+        known = con.execute(
+            "SELECT clock, clock_start_s, block_tokens FROM datasets WHERE dataset = ?", [dataset]
+        ).fetchall()
+        (last,) = con.execute(
+            "SELECT coalesce(max(last_request_index), -1) FROM sources WHERE dataset = ?", [dataset]
+        ).fetchall()[0]
+        clock, start, block_tokens = known[0] if known else (None, None, None)
+        return cls(con, dataset, Instances.of(con, dataset), clock, start, block_tokens, not known, last + 1)
+
+
+def is_stored(con: duckdb.DuckDBPyConnection, source_id: str) -> bool:
+    """Tell whether the store holds this very content."""
+    return bool(con.execute("SELECT count(*) FROM sources WHERE source_id = ?", [source_id]).fetchall()[0][0])
 
 
 def with_policy(reading: Reading, policy: str | None) -> Reading:
@@ -60,24 +126,35 @@ def with_policy(reading: Reading, policy: str | None) -> Reading:
 def append_source(
     con: duckdb.DuckDBPyConnection,
     dataset: str,
-    reading: Reading,
-    source: Source,
+    read: Callable[[], Iterable[Reading]],
+    sources: list[Facts],
     progress: Callable[[int], None] | None = None,
-) -> Reading:
-    """Store what a file says and return what was stored: all of it, or nothing if the process ends half way."""
+) -> list[Tally]:
+    """Store what a source and its companions say; return what became of each.
+
+    `read` gives the parts, and is called again where the text of a row is needed that another row made a reject.
+    If the process ends half way, or a part raises, the store is as it was before.
+    """
+    tallies = [Tally(facts) for facts in sources]
     with _transaction(con):
-        known = con.execute("SELECT clock, clock_start_s FROM datasets WHERE dataset = ?", [dataset]).fetchall()
-        reading = _without_known_ids(con, dataset, _identified(reading, source))
-        if known:
-            _require_one_clock(dataset, reading, known[0][0])
-        _ensure_dataset(con, dataset, reading)
-        _ensure_instances(con, dataset, reading)
-        _insert(con, dataset, reading, source)
-        if known and reading.clock is not None:
-            _reorder(con, dataset)
-        if progress is not None:
-            progress(len(reading.rows))
-    return reading
+        target = Target.of(con, dataset)
+        first = target.next_index
+        times: list[float] = []
+        for reading in read():
+            _require_fit(target, reading)
+            tally = tallies[reading.partner]
+            _insert_rejects(con, dataset, reading, tally.facts)
+            _insert_rows(target, reading, tally.facts, times)
+            _insert_samples(target, reading, tally.facts, times)
+            target.instances.learn(reading.gpu)
+            tally.add(reading, len(reading.rejects))
+            if progress is not None:
+                progress(reading.lines)
+        if not sum(tally.rows for tally in tallies):
+            raise DataError(f"no rows; expected at least one in format {sources[0].format}. Check the file")
+        target.instances.store()
+        _finish(target, tallies, first, times, read)
+    return tallies
 
 
 @contextmanager
@@ -91,147 +168,180 @@ def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     con.execute("COMMIT")
 
 
-def _identified(reading: Reading, source: Source) -> Reading:
-    # A format without request ids still needs names that differ between files.
-    made = pl.format("{}:{}", pl.lit(source.sha256[:8]), LINE)
-    return replace(reading, rows=reading.rows.with_columns(pl.col(s.REQUEST_ID).fill_null(made)))
-
-
-def _without_known_ids(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading) -> Reading:
-    known = con.sql("SELECT request_id FROM requests WHERE dataset = ?", params=[dataset]).pl()
-    again = reading.rows.join(known, on=s.REQUEST_ID, how="semi")[LINE]
-    if again.is_empty():
-        return reading
-    rejects = rejects_of(again, ["duplicate request_id"] * len(again))
-    return replace(
-        reading,
-        rows=reading.rows.filter(~pl.col(LINE).is_in(again.implode())),
-        candidates=reading.candidates.filter(~pl.col(LINE).is_in(again.implode())),
-        rejects=pl.concat([reading.rejects, rejects]).sort(LINE),
-    )
-
-
-def _require_one_clock(dataset: str, reading: Reading, clock: str | None) -> None:
-    if reading.clock != clock and len(reading.rows):
+def _require_fit(target: Target, reading: Reading) -> None:
+    """Take the clock and the block size of the first rows; refuse rows of another clock or size."""
+    if len(reading.rows):
+        if target.is_new:
+            target.clock, target.is_new = reading.clock, False
+        elif target.clock is None and reading.clock is not None and target.next_index == 0:
+            target.clock = reading.clock
+        if reading.clock != target.clock:
+            raise DataError(
+                f"dataset {target.dataset!r} has its arrivals by clock {target.clock or 'none'!r}, this file by "
+                f"{reading.clock or 'none'!r}; expected the same. Ingest the file into another dataset"
+            )
+    if reading.block_tokens is not None and target.block_tokens not in (None, reading.block_tokens):
         raise DataError(
-            f"dataset {dataset!r} has its arrivals by clock {clock or 'none'!r}, this file by "
-            f"{reading.clock or 'none'!r}; expected the same. Ingest the file into another dataset"
+            f"dataset {target.dataset!r} has blocks of {target.block_tokens} tokens, this file of "
+            f"{reading.block_tokens}; expected the same. Ingest the file into another dataset"
         )
+    target.block_tokens = target.block_tokens or reading.block_tokens
 
 
-def _ensure_dataset(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading) -> None:
-    """Make or update the row in `datasets`; arrivals count from the earliest of all files."""
-    start = None if reading.clock is None else _first_arrival(reading)
+def _insert_rejects(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading, facts: Facts) -> None:
+    rejects = reading.rejects
+    if rejects.is_empty():
+        return
+    lacking = rejects["raw"].is_null()
+    if lacking.any():
+        found = pl.Series("raw", reading.raw(rejects[LINE].filter(lacking)), dtype=pl.String)
+        filled = pl.concat([rejects.filter(~lacking), rejects.filter(lacking).with_columns(found)])
+        rejects = filled.sort(LINE)
+    insert(con, "rejects", rejects, dataset=dataset, source_id=facts.source_id, file=facts.file)
+
+
+def _insert_rows(target: Target, reading: Reading, facts: Facts, times: list[float]) -> None:
+    rows = reading.rows
+    if rows.is_empty():
+        return
+    if not rows[LINE].is_sorted():
+        rows = rows.sort(LINE)
+    if target.clock is not None:
+        first, last = float(rows[s.ARRIVED_AT_S].min()), float(rows[s.ARRIVED_AT_S].max())  # type: ignore[arg-type]
+        times += [reading.zero_s + first, reading.zero_s + last]
+        if target.clock_start_s is None:
+            target.clock_start_s = reading.zero_s + first
+        rows = rows.with_columns(pl.col(s.ARRIVED_AT_S) - (target.clock_start_s - reading.zero_s))
+    index = np.arange(target.next_index, target.next_index + len(rows))
+    target.next_index += len(rows)
+    chosen = target.instances.numbers(rows[s.INSTANCE])
+    rows = rows.with_columns(pl.Series(s.REQUEST_INDEX, index), pl.Series(s.INSTANCE_INDEX, chosen).replace(-1, None))
+    candidates, propensity = _candidates(target, reading.candidates, rows[LINE].to_numpy(), index, chosen)
+    rows = rows.with_columns(pl.Series(s.PROPENSITY, propensity).fill_nan(None))
+    con, dataset = target.con, target.dataset
+    insert(con, "requests", rows, dataset=dataset, source_id=facts.source_id)
+    insert(con, "blocks", _where(rows, s.BLOCK_IDS), dataset=dataset)
+    insert(con, "decisions", _where(rows, s.INSTANCE_INDEX), dataset=dataset)
+    insert(con, "outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.STATUS), dataset=dataset)
+    insert(con, "candidates", candidates, dataset=dataset)
+
+
+def _where(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Keep the rows that have at least one of these columns."""
+    told = [name for name in columns if rows[name].null_count() < len(rows)]
+    if any(rows[name].null_count() == 0 for name in told):
+        return rows
+    return rows.filter(pl.any_horizontal(pl.col(*told).is_not_null())) if told else rows.clear()
+
+
+def _candidates(
+    target: Target, candidates: pl.DataFrame, lines: Ints, index: Ints, chosen: Ints
+) -> tuple[pl.DataFrame, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Give the candidates their numbers, and each row the probability of the one that was chosen."""
+    propensity = np.full(len(lines), np.nan)
+    if candidates.is_empty():
+        return candidates, propensity
+    if not candidates[LINE].is_sorted():
+        candidates = candidates.sort(LINE, maintain_order=True)
+    own = candidates[LINE].to_numpy()
+    start = np.concatenate([[0], np.flatnonzero(np.diff(own)) + 1])
+    row = np.repeat(np.searchsorted(lines, own[start]), np.diff(np.append(start, len(own))))
+    number = target.instances.numbers(candidates[s.INSTANCE])
+    if candidates[s.PROBABILITY].null_count() < len(candidates):
+        taken = number == chosen[row]
+        propensity[row[taken]] = candidates[s.PROBABILITY].to_numpy()[taken]
+    numbered = [pl.Series(s.REQUEST_INDEX, index[row]), pl.Series(s.INSTANCE_INDEX, number)]
+    return candidates.with_columns(numbered), propensity
+
+
+def _insert_samples(target: Target, reading: Reading, facts: Facts, times: list[float]) -> None:
+    samples = reading.samples
+    if samples.is_empty():
+        return
+    at = (pl.col(s.SAMPLED_AT_S) + reading.zero_s).alias(s.SAMPLED_AT_S)
+    number = pl.Series(s.INSTANCE_INDEX, target.instances.numbers(samples[s.INSTANCE])).replace(-1, None)
+    samples = samples.with_columns(at, number)
+    times += [float(samples[s.SAMPLED_AT_S].min()), float(samples[s.SAMPLED_AT_S].max())]  # type: ignore[arg-type]
+    constants = {"dataset": target.dataset, "source_id": facts.source_id, "clock": reading.clock}
+    insert(target.con, "engine_samples", samples, **constants)
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, **constants: str | None) -> None:
+    """Insert the columns that a table has and the frame tells; the others stay NULL."""
+    if frame.is_empty():
+        return
+    told = [name for name in s.TABLES[table] if name in frame.columns and frame[name].null_count() < len(frame)]
+    names = [name for name in constants if name in s.TABLES[table]]
+    con.register("incoming", frame.select(told).to_arrow())
+    columns = ", ".join([*(f'? AS "{name}"' for name in names), *(f'"{name}"' for name in told)])
+    con.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM incoming", [constants[name] for name in names])
+    con.unregister("incoming")
+
+
+def _finish(
+    target: Target, tallies: list[Tally], first: int, times: list[float], read: Callable[[], Iterable[Reading]]
+) -> None:
+    con, dataset, own = target.con, target.dataset, tallies[0]
     con.execute(
         "INSERT INTO datasets SELECT ?, now(), NULL, ?, ?, ?, NULL WHERE NOT EXISTS (FROM datasets WHERE dataset = ?)",
-        [dataset, reading.clock, start, reading.block_tokens, dataset],
+        [dataset, target.clock, target.clock_start_s, target.block_tokens, dataset],
     )
-    (before, block_tokens) = con.execute(
-        "SELECT clock_start_s, block_tokens FROM datasets WHERE dataset = ?", [dataset]
-    ).fetchall()[0]
-    if block_tokens != reading.block_tokens and reading.block_tokens is not None and block_tokens is not None:
-        raise DataError(
-            f"dataset {dataset!r} has blocks of {block_tokens} tokens, this file of {reading.block_tokens}; "
-            "expected the same. Ingest the file into another dataset"
-        )
-    if start is not None and before is not None and start < before:
-        con.execute("UPDATE requests SET arrived_at_s = arrived_at_s + ? WHERE dataset = ?", [before - start, dataset])
     con.execute(
-        """UPDATE datasets SET clock_start_s = least(clock_start_s, $start),
-        block_tokens = coalesce(block_tokens, $block),
-        origin_s = CASE WHEN clock = 'unix' THEN least(clock_start_s, $start) END WHERE dataset = $dataset""",
-        {"start": start, "block": reading.block_tokens, "dataset": dataset},
+        "UPDATE datasets SET clock = $clock, clock_start_s = $start, block_tokens = $block WHERE dataset = $dataset",
+        {"clock": target.clock, "start": target.clock_start_s, "block": target.block_tokens, "dataset": dataset},
     )
-
-
-def _first_arrival(reading: Reading) -> float | None:
-    first = reading.rows[s.ARRIVED_AT_S].min()
-    return None if first is None else reading.zero_s + float(first)  # type: ignore[arg-type]
-
-
-def _ensure_instances(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading) -> None:
-    """Number the instances by name; where a file brings new names, the rows stored before follow."""
-    seen = pl.concat([reading.candidates[s.INSTANCE], reading.rows[s.INSTANCE]]).drop_nulls().unique()
-    before = con.sql("SELECT instance, gpu, instance_index FROM instances WHERE dataset = ?", params=[dataset]).pl()
-    gpu = pl.col(s.INSTANCE).replace_strict(reading.gpu, default=None, return_dtype=pl.String)
-    told = seen.to_frame(s.INSTANCE).with_columns(gpu.alias(s.GPU))
-    after = told.join(before, on=s.INSTANCE, how="full", coalesce=True).sort(s.INSTANCE).with_row_index("now")
-    con.execute("DELETE FROM instances WHERE dataset = ?", [dataset])
-    _insert_frame(
-        con,
-        "instances",
-        after.select(
-            pl.lit(dataset).alias(s.DATASET),
-            pl.col("now").cast(pl.Int64).alias(s.INSTANCE_INDEX),
-            s.INSTANCE,
-            pl.coalesce(s.GPU, f"{s.GPU}_right").alias(s.GPU),
-        ),
-    )
-    moved = after.filter(pl.col(s.INSTANCE_INDEX).is_not_null() & (pl.col(s.INSTANCE_INDEX) != pl.col("now")))
-    if len(moved):
-        _renumber(con, dataset, PLACED, s.INSTANCE_INDEX, moved.select(pl.col(s.INSTANCE_INDEX).alias("old"), "now"))
-
-
-def _insert(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading, source: Source) -> None:
-    indexed = _numbered(con, dataset, reading)
-    instances = con.sql("SELECT instance, instance_index FROM instances WHERE dataset = ?", params=[dataset]).pl()
-    chosen = reading.candidates.select(LINE, s.INSTANCE, pl.col(s.PROBABILITY).alias(s.PROPENSITY))
-    rows = indexed.join(instances, on=s.INSTANCE, how="left", maintain_order="left").join(
-        chosen, on=[LINE, s.INSTANCE], how="left", maintain_order="left"
-    )
-    candidates = (
-        reading.candidates.join(rows.select(LINE, s.REQUEST_INDEX), on=LINE)
-        .join(instances, on=s.INSTANCE)
-        .sort(s.REQUEST_INDEX, s.INSTANCE_INDEX)
-    )
-    told = pl.any_horizontal(pl.col(*s.OUTCOMES_LATENCIES, s.STATUS).is_not_null())
-    _insert_table(con, "requests", rows, dataset, source)
-    _insert_table(con, "blocks", rows.filter(pl.col(s.BLOCK_IDS).is_not_null()), dataset, source)
-    _insert_table(con, "decisions", rows.filter(pl.col(s.INSTANCE_INDEX).is_not_null()), dataset, source)
-    _insert_table(con, "outcomes", rows.filter(told), dataset, source)
-    _insert_table(con, "candidates", candidates, dataset, source)
-    rejects = reading.rejects.with_columns(pl.Series("raw", reading.raw(reading.rejects[LINE]), dtype=pl.String))
-    _insert_table(con, "rejects", rejects, dataset, source)
-    notes = "; ".join(reading.notes) or None
-    con.execute(
-        "INSERT INTO sources SELECT ?, ?, ?, ?, ?, ?, ?, ?, now()",
-        [
-            source.identity(dataset),
-            dataset,
-            source.file,
-            source.sha256,
-            source.format,
-            reading.lines,
-            len(rejects),
-            notes,
-        ],
-    )
+    span = (min(times), max(times)) if times else None
+    number = None
+    earlier = replace_earlier_version(con, dataset, own.facts.source_id, own.facts.format, first, span)
+    if earlier is not None:
+        number, own.replaced = earlier
+    own.rejected += reject_duplicates(con, dataset, own.facts.source_id, own.facts.file, first, read)
+    _count_from_first_arrival(con, dataset)
+    if number is None:
+        (number,) = con.execute(
+            "SELECT coalesce(max(number) + 1, 0) FROM sources WHERE dataset = ?", [dataset]
+        ).fetchall()[0]
+    for tally in tallies:
+        _insert_source(target, tally, number, first, span)
     _set_policy(con, dataset)
 
 
-def _numbered(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading) -> pl.DataFrame:
-    """Give the rows their request index, after those stored before, and their arrival in the dataset's time."""
-    (start,) = con.execute("SELECT clock_start_s FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
-    (stored,) = con.execute("SELECT count(*) FROM requests WHERE dataset = ?", [dataset]).fetchall()[0]
-    rows = reading.rows
-    if start is not None:
-        rows = rows.with_columns(pl.col(s.ARRIVED_AT_S) - (start - reading.zero_s)).sort(
-            s.ARRIVED_AT_S, nulls_last=True, maintain_order=True
-        )
-    return rows.with_columns(pl.int_range(stored, stored + pl.len(), dtype=pl.Int64).alias(s.REQUEST_INDEX))
+def _insert_source(target: Target, tally: Tally, number: int, first: int, span: tuple[float, float] | None) -> None:
+    facts, owns = tally.facts, target.next_index > first
+    values: dict[str, Any] = {
+        "source_id": facts.source_id,
+        "dataset": target.dataset,
+        "number": number,
+        "file": facts.file,
+        "sha256": facts.sha256,
+        "format": facts.format,
+        "version": tally.version,
+        "bytes": facts.size,
+        "licence": facts.licence,
+        "rows": tally.rows,
+        "stored": tally.stored,
+        "rejected": tally.rejected,
+        "first_request_index": first if owns else None,
+        "last_request_index": target.next_index - 1 if owns else None,
+        "clock": target.clock,
+        "first_at_s": span[0] if span else None,
+        "last_at_s": span[1] if span else None,
+        "notes": "; ".join(tally.sentences()) or None,
+    }
+    columns = ", ".join(f'? AS "{name}"' for name in values)
+    target.con.execute(f"INSERT INTO sources BY NAME SELECT {columns}, now() AS ingested_at", list(values.values()))
 
 
-def _insert_table(
-    con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, dataset: str, source: Source
-) -> None:
-    constants = {s.DATASET: dataset, s.SOURCE_ID: source.identity(dataset), "file": source.file}
-    _insert_frame(con, table, frame.with_columns(pl.lit(v).alias(k) for k, v in constants.items()))
-
-
-def _insert_frame(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
-    con.register("incoming", frame.select(list(s.TABLES[table])))
-    con.execute(f"INSERT INTO {table} FROM incoming")
-    con.unregister("incoming")
+def _count_from_first_arrival(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """Move the arrivals so that the first of all sources is 0, whatever the order in which they came."""
+    (first,) = con.execute("SELECT min(arrived_at_s) FROM requests WHERE dataset = ?", [dataset]).fetchall()[0]
+    if first:
+        con.execute("UPDATE requests SET arrived_at_s = arrived_at_s - ? WHERE dataset = ?", [first, dataset])
+    con.execute(
+        """UPDATE datasets SET clock_start_s = clock_start_s + $first,
+        origin_s = CASE WHEN clock = 'unix' THEN clock_start_s + $first END WHERE dataset = $dataset""",
+        {"first": first or 0.0, "dataset": dataset},
+    )
 
 
 def _set_policy(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
@@ -241,27 +351,3 @@ def _set_policy(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
         FROM decisions WHERE dataset = $dataset) WHERE dataset = $dataset""",
         {"dataset": dataset},
     )
-
-
-def _reorder(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
-    """Number the requests of all files by arrival; the order in which the files came leaves no trace."""
-    order = con.sql(
-        """SELECT request_index AS old,
-        row_number() OVER (ORDER BY arrived_at_s NULLS LAST, source_id, request_index) - 1 AS now
-        FROM requests WHERE dataset = ?""",
-        params=[dataset],
-    ).pl()
-    moved = order.filter(pl.col("old") != pl.col("now"))
-    if len(moved):
-        _renumber(con, dataset, INDEXED, s.REQUEST_INDEX, moved)
-
-
-def _renumber(
-    con: duckdb.DuckDBPyConnection, dataset: str, tables: tuple[str, ...], column: str, moved: pl.DataFrame
-) -> None:
-    con.register("moved", moved)
-    for table in tables:
-        con.execute(
-            f"UPDATE {table} SET {column} = moved.now FROM moved WHERE dataset = ? AND {column} = moved.old", [dataset]
-        )
-    con.unregister("moved")

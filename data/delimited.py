@@ -1,89 +1,94 @@
-"""CSV lines to columns, with the reason for every line that does not fit its header."""
+"""CSV blocks to typed columns, fast for good lines, with the reason for every line that does not fit its header."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pac
 
+from lodestar.data.blocks import Block
 from lodestar.data.errors import DataError
-from lodestar.data.reading import LINE, not_whole, rejects_of
+from lodestar.data.reading import LINE, no_rejects, not_whole, rejects_of
+from lodestar.data.reasons import Reason
+from lodestar.data.sources import Source
 
-__all__ = ["numbers", "raw_of", "split_csv"]
+__all__ = ["Fields", "csv_parts", "header_of", "raw_of", "typed", "utc_ns"]
 
-QUOTE: Final = '"'
+QUOTE: Final = b'"'
+ZONE: Final = r"(Z|[+-]\d\d:?\d\d)$"
 
 
-def split_csv(lines: pl.DataFrame, required: tuple[str, ...] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split `line`, `raw` (header first) into text columns plus `line`, and the rejects: `line`, `reason`.
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which columns of a CSV file to read, and as what; columns that the header lacks are left out.
 
-    >>> frame = pl.DataFrame({"line": [1, 2, 3], "raw": ["a,b", "1,2", "3"]})
-    >>> columns, rejects = split_csv(frame)
-    >>> columns.rows(), rejects.rows()
-    ([(2, '1', '2')], [(3, 'expected 2 fields, found 1')])
+    Attributes:
+        texts: as they stand, without the blanks around them.
+        numbers: as Float64; an empty field is NULL.
+        whole: those of the numbers that may only be whole.
+        times: as nanoseconds since 1970, UTC where the text names no zone.
     """
-    header, body = _header(lines, required), lines.slice(1)
-    quoted = body.filter(pl.col("raw").str.contains(QUOTE, literal=True))
-    plain = body.filter(~pl.col("raw").str.contains(QUOTE, literal=True)).with_columns(
-        pl.col("raw").str.split(",").alias("fields")
-    )
-    # Quotes are rare in logs of numbers, so only lines that hold one take Python's slower road.
-    split = quoted.with_columns(pl.Series("fields", [_fields(raw) for raw in quoted["raw"]], dtype=pl.List(pl.String)))
-    every = pl.concat([plain, split]).sort(LINE).with_columns(pl.col("fields").list.len().alias("found"))
-    bad = every.filter(pl.col("found") != len(header))
-    good = every.filter(pl.col("found") == len(header))
-    columns = [pl.col("fields").list.get(i).str.strip_chars().alias(name) for i, name in enumerate(header)]
-    reasons = bad.select(pl.format("expected {} fields, found {}", pl.lit(len(header)), "found"))
-    return good.select(LINE, *columns), rejects_of(bad[LINE], reasons.to_series())
+
+    texts: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+
+    def within(self, header: list[str]) -> Fields:
+        """Keep the columns that the header has."""
+        kept = (
+            [name for name in names if name in header] for names in (self.texts, self.numbers, self.whole, self.times)
+        )
+        return Fields(*map(tuple, kept))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.texts, *self.numbers, *self.times)
 
 
-def numbers(frame: pl.DataFrame, columns: list[str], whole: tuple[str, ...] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Turn text columns into numbers (empty → NULL); rows with text that is no finite number become rejects.
+class Part(NamedTuple):
+    """A block's good lines as columns with `line`, its rejects, how many lines it has, and the lines themselves."""
 
-    The columns in `whole` are Float64 too, but may only hold whole numbers.
+    columns: pl.DataFrame
+    rejects: pl.DataFrame
+    lines: int
+    block: Block
 
-    >>> good, rejects = numbers(pl.DataFrame({"line": [1, 2], "a": ["1.5", "x"]}), ["a"])
-    >>> good.rows(), rejects.rows()
-    ([(1, 1.5)], [(2, "column 'a': 'x' is no number")])
+
+def header_of(head: bytes, separator: str = ",") -> list[str]:
+    r"""Read the names in the first line that is not empty.
+
+    >>> header_of(b"a, b\n1,2\n")
+    ['a', 'b']
     """
-    as_float = {name: pl.col(name).cast(pl.Float64, strict=False) for name in columns}
-    finite = {name: value.is_finite().fill_null(pl.col(name).fill_null("") == "") for name, value in as_float.items()}
-    reason = pl.coalesce(
-        pl.when(~finite[name]).then(pl.format("column '{}': '{}' is no number", pl.lit(name), name)) for name in columns
-    )
-    judged = frame.with_columns(reason.alias("reason"))
-    bad = judged.filter(pl.col("reason").is_not_null())
-    good = judged.filter(pl.col("reason").is_null()).drop("reason")
-    good = good.with_columns(value.alias(name) for name, value in as_float.items())
-    fraction = pl.coalesce(
-        pl.lit(None, dtype=pl.String),
-        *(
-            pl.when(not_whole(name)).then(pl.format("column '{}': {} is no whole number", pl.lit(name), name))
-            for name in whole
-        ),
-    )
-    uncountable = good.with_columns(fraction.alias("reason")).filter(pl.col("reason").is_not_null())
-    return (
-        good.join(uncountable, on=LINE, how="anti", maintain_order="left"),
-        pl.concat([bad.select(LINE, "reason"), uncountable.select(LINE, "reason")]),
-    )
+    text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return [name.strip() for name in _split(first, separator)]
 
 
-def raw_of(lines: pl.DataFrame) -> Callable[[pl.Series], list[str]]:
-    """Make the look-up of `Reading.raw` for a text file."""
+def csv_parts(source: Source, fields: Fields, required: tuple[str, ...] = (), separator: str = ",") -> Iterator[Part]:
+    """Read a CSV source with a header, block by block."""
+    header: list[str] = []
+    for block in source.blocks():
+        if not header:
+            start = next((place for place, raw in enumerate(block.content.split(b"\n")) if raw.strip()), None)
+            if start is None:
+                continue
+            header = _sound_header(header_of(block.content, separator), required)
+            fields = fields.within(header)
+            body = block.content.split(b"\n", start + 1)[-1]
+            block = Block(body, block.first_line + start + 1, block.aside)
+        yield _part(block, header, fields, separator)
 
-    def look_up(wanted: pl.Series) -> list[str]:
-        found = wanted.to_frame(LINE).join(lines, on=LINE, how="left", maintain_order="left")
-        return found["raw"].to_list()
 
-    return look_up
-
-
-def _header(lines: pl.DataFrame, required: tuple[str, ...]) -> list[str]:
-    header = [name.strip() for name in _fields(lines["raw"][0])]
+def _sound_header(header: list[str], required: tuple[str, ...]) -> list[str]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"column {twice[0]!r} is there twice; expected it once. Remove one")
@@ -93,8 +98,137 @@ def _header(lines: pl.DataFrame, required: tuple[str, ...]) -> list[str]:
     return header
 
 
-def _fields(raw: str) -> list[str]:
+def _part(block: Block, header: list[str], fields: Fields, separator: str) -> Part:
+    fast = _fast(block, header, fields, separator)
+    if fast is not None:
+        return Part(fast, no_rejects(), len(fast), block)
+    lines = block.lines()
+    split, misshapen = _split_lines(lines, header, fields.columns, separator)
+    columns, unreadable = typed(split, fields)
+    return Part(columns, pl.concat([misshapen, unreadable]), len(lines), block)
+
+
+def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> pl.DataFrame | None:
+    """Read a block at once if every line of it is plain and good."""
+    content = block.content.replace(b"\r\n", b"\n") if b"\r" in block.content else block.content
+    rows = content.count(b"\n")
+    # As many separators as there should be, and Arrow stops at a line with too many: then no line has too few.
+    if not rows or QUOTE in content or content.count(separator.encode()) != rows * (len(header) - 1):
+        return None
+    for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
+        types = dict.fromkeys(fields.texts, pa.string()) | dict.fromkeys(fields.numbers, pa.float64())
+        table = _arrow(content, header, types | dict.fromkeys(fields.times, kind), separator)
+        if table is not None or not fields.times:
+            break
+    if table is None or table.num_rows != rows:
+        return None
+    found = pl.from_arrow(table)
+    assert isinstance(found, pl.DataFrame)
+    blank = found.select(pl.any_horizontal(*(pl.col(n).str.contains(r"^\s|\s$").any() for n in fields.texts), False))
+    odd = found.select(pl.any_horizontal(*((~pl.col(n).is_finite()).any() for n in fields.numbers), False))
+    fraction = found.select(pl.any_horizontal(*(not_whole(n).any() for n in fields.whole), False))
+    untimed = found.select(pl.any_horizontal(*(pl.col(n).is_null().any() for n in fields.times), False))
+    if any(bool(check.item()) for check in (blank, odd, fraction, untimed)):
+        return None
+    number = pl.int_range(block.first_line, block.first_line + rows, dtype=pl.Int64, eager=True)
+    return found.with_columns(*(pl.col(n).dt.epoch("ns") for n in fields.times), number.alias(LINE))
+
+
+def _arrow(content: bytes, header: list[str], types: dict[str, pa.DataType], separator: str) -> pa.Table | None:
     try:
-        return next(csv.reader(io.StringIO(raw)), [])
+        return pac.read_csv(
+            io.BytesIO(content),
+            read_options=pac.ReadOptions(column_names=header, block_size=1 << 21),
+            parse_options=pac.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
+            convert_options=pac.ConvertOptions(
+                column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=False
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+def _split_lines(
+    lines: pl.DataFrame, header: list[str], wanted: tuple[str, ...], separator: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split `line`, `raw` into text columns plus `line`, and the rejects."""
+    quoted = pl.col("raw").str.contains(QUOTE.decode(), literal=True)
+    plain = lines.filter(~quoted).with_columns(pl.col("raw").str.split(separator).alias("fields"))
+    odd = lines.filter(quoted)
+    # Quotes are rare in logs of numbers, so only lines that hold one take Python's slower road.
+    fields = pl.Series("fields", [_split(raw, separator) for raw in odd["raw"]], dtype=pl.List(pl.String))
+    every = (
+        pl.concat([plain, odd.with_columns(fields)]).sort(LINE).with_columns(pl.col("fields").list.len().alias("found"))
+    )
+    bad = every.filter(pl.col("found") != len(header))
+    good = every.filter(pl.col("found") == len(header))
+    columns = [pl.col("fields").list.get(header.index(name)).str.strip_chars().alias(name) for name in wanted]
+    details = bad.select(pl.format("expected {} fields, found {}", pl.lit(len(header)), "found")).to_series()
+    return good.select(LINE, *columns), rejects_of(bad[LINE], Reason.FIELD_COUNT, details, bad["raw"].to_list())
+
+
+def typed(split: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Turn text columns into numbers and times; rows with text that is neither become rejects."""
+    numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in fields.numbers}
+    # An empty field is NULL; a filled one that is no number is a reject.
+    empty = {name: pl.col(name).fill_null("") == "" for name in fields.numbers}
+    steps: list[tuple[Reason, list[pl.Expr]]] = [
+        (Reason.WRONG_TYPE, [_told(n, value.is_null() & ~empty[n], "is no number") for n, value in numbers.items()]),
+        (Reason.NOT_FINITE, [_told(n, ~value.is_finite(), "is not finite") for n, value in numbers.items()]),
+        (Reason.WRONG_TYPE, [_told(n, ~_whole(numbers[n]), "is no whole number") for n in fields.whole]),
+        (Reason.WRONG_TYPE, [_told(n, utc_ns(pl.col(n)).is_null(), "is no time") for n in fields.times]),
+    ]
+    rejects = [no_rejects()]
+    for reason, complaints in steps:
+        judged = split.with_columns(pl.coalesce(*complaints, pl.lit(None, dtype=pl.String)).alias("detail"))
+        bad = judged.filter(pl.col("detail").is_not_null())
+        rejects.append(rejects_of(bad[LINE], reason, bad["detail"]))
+        split = judged.filter(pl.col("detail").is_null()).drop("detail")
+    times = {name: utc_ns(pl.col(name)) for name in fields.times}
+    return split.with_columns(value.alias(name) for name, value in {**numbers, **times}.items()), pl.concat(rejects)
+
+
+def _whole(value: pl.Expr) -> pl.Expr:
+    return ((value % 1 == 0) & (value.abs() <= 2**53)).fill_null(True)
+
+
+def _told(name: str, broken: pl.Expr, what: str) -> pl.Expr:
+    return pl.when(broken).then(
+        pl.format("column '{}': '{}' {}", pl.lit(name), pl.col(name).str.slice(0, 80), pl.lit(what))
+    )
+
+
+def utc_ns(column: pl.Expr) -> pl.Expr:
+    """Read text as a time, in nanoseconds since 1970; NULL where it is none. Without a zone it is UTC.
+
+    >>> text = pl.DataFrame({"t": ["1970-01-01 00:00:01.5", "1970-01-01T02:00:00+02:00", "x"]})
+    >>> text.select(utc_ns(pl.col("t"))).rows()
+    [(1500000000,), (0,), (None,)]
+    """
+    text = column.str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
+    naive = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
+    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="ns", strict=False)
+    both = pl.coalesce(naive, zoned.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
+    return both.dt.epoch("ns")
+
+
+def raw_of(block: Block) -> Callable[[pl.Series], list[str | None]]:
+    r"""Make the look-up of `Reading.raw` for the lines of a block, which is split only if it is asked.
+
+    >>> from lodestar.data.reading import no_rejects
+    >>> raw_of(Block(b"a\nb\n", 5, no_rejects()))(pl.Series([6]))
+    ['b']
+    """
+
+    def look_up(wanted: pl.Series) -> list[str | None]:
+        lines = block.content.decode().split("\n")
+        return [lines[line - block.first_line].rstrip("\r") for line in wanted]
+
+    return look_up
+
+
+def _split(raw: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(raw), delimiter=separator), [])
     except csv.Error:
         return []

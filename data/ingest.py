@@ -1,40 +1,50 @@
-"""Files into the store: one transaction a file, nothing dropped, the same file never twice."""
+"""Files into the store: one transaction a source, nothing dropped, the same content never twice."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from lodestar.data.append import Source, append_source, is_stored, with_policy
+import duckdb
+import polars as pl
+
+from lodestar.data.append import Facts, Tally, append_source, is_stored, with_policy
 from lodestar.data.checks import checked
-from lodestar.data.errors import ConfigError, DataError, unknown
-from lodestar.data.files import decompressed, read_file, sha256_of
-from lodestar.data.formats import formats
-from lodestar.data.reading import Format, Reading
+from lodestar.data.errors import ConfigError, DataError
+from lodestar.data.licence import licence_beside
+from lodestar.data.plan import Job, format_named, plan
+from lodestar.data.prefetch import prefetched
+from lodestar.data.reading import LINE, Format, Reading
+from lodestar.data.schema import REQUEST_ID
+from lodestar.data.sources import Source, sources_of
 from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
 
-__all__ = ["IngestReport", "SourceReport", "ingest"]
+__all__ = ["IngestReport", "Skipped", "SourceReport", "ingest"]
 
-HEAD_BYTES: Final = 1 << 18
 DATASET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MEMORY_LIMIT: Final = "700MB"  # of the database; the parts in hand take about as much again
+LOCK_WAIT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What became of one file: ``rows_read == rows_stored + rows_rejected``, all 0 for a file already stored.
+    """What became of one source: ``rows_read == rows_stored + rows_rejected``, all 0 for one that is stored already.
 
     Attributes:
         file: as the user named it.
         format: its name.
-        sha256: of the file as it lies on disk.
-        rows_read: rows that the file holds.
+        version: of the format, where the log shows it.
+        sha256: of the content as it lies on disk.
+        rows_read: rows that the source holds.
         rows_stored: of these, in the tables now.
-        rows_rejected: of these, in the table of rejects, each with its line and reason.
-        already_stored: the dataset held this very file before, so nothing was added.
+        rows_rejected: of these, in the table of rejects, each with its place, reason and text.
+        already_stored: the dataset held this very content before, so nothing was added.
+        replaced: the earlier version of this source, whose rows are gone now.
         notes: what a user should know of how it was read.
     """
 
@@ -45,19 +55,30 @@ class SourceReport:
     rows_stored: int
     rows_rejected: int
     already_stored: bool = False
+    version: str | None = None
+    replaced: str | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file found in a directory or archive that is no log, and why."""
+
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of all files of one call."""
+    """What became of all sources of one call."""
 
     dataset: str
     sources: tuple[SourceReport, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def rows_read(self) -> int:
-        """Rows in the files that were not stored before."""
+        """Rows in the sources that were not stored before."""
         return sum(source.rows_read for source in self.sources)
 
     @property
@@ -73,81 +94,137 @@ class IngestReport:
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
         totals = {"rows_read": self.rows_read, "rows_stored": self.rows_stored, "rows_rejected": self.rows_rejected}
-        return {"dataset": self.dataset, **totals, "sources": [asdict(source) for source in self.sources]}
+        found = {"sources": [asdict(source) for source in self.sources], "skipped": list(map(asdict, self.skipped))}
+        return {"dataset": self.dataset, **totals, **found}
 
 
 def ingest(
     workspace: Workspace,
     paths: Sequence[Path],
     dataset: str,
-    format: str | None = None,
+    format: str | Format | None = None,
     logging_policy: str | None = None,
     progress: Callable[[int], None] | None = None,
+    strict: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> IngestReport:
-    """Add files to a dataset, in the order given; a file that fails leaves those before it stored.
+    """Add files, directories, archives, patterns or stdin (``-``) to a dataset; a source that fails leaves those before.
 
     Files of one dataset belong together: where a format counts time from a start of its own, or numbers prefix blocks
     on its own, all its files are taken to share that start and that numbering.
     With arrival times, the requests of all files are ordered by arrival; without, each file follows the one before.
-    `logging_policy` names the policy that made the decisions; ``random`` also says that every candidate had the same
-    chance. `progress` is told the rows of each file as it is stored.
+    A file that repeats at least half of the rows of one stored before is its new version and replaces it.
+
+    Args:
+        workspace: where the store lies.
+        paths: what to read.
+        dataset: name to keep it under.
+        format: of all of it; None finds each one's out.
+        logging_policy: names the policy that made the decisions; ``random`` also says that every candidate had the
+            same chance.
+        progress: is told the rows of each part as it is stored.
+        strict: raise on the first row that is refused, and store nothing of its source.
+        say: is told what a user should know meanwhile, such as that another process holds the store.
     """
     if not DATASET_NAME.fullmatch(dataset):
         raise ConfigError(f"dataset {dataset!r} is no usable name; expected letters, digits and . _ -. Choose another")
     if not paths:
         raise ConfigError("no files to ingest; expected at least one path. Name the log files")
-    forced = _known(format) if format is not None else None
-    reports = [_ingest_one(workspace, path, dataset, forced, logging_policy, progress) for path in paths]
-    return IngestReport(dataset, tuple(reports))
+    forced = format_named(format) if isinstance(format, str) else format
+    reports: list[SourceReport] = []
+    with sources_of(paths) as sources:
+        jobs, skipped = plan(sources, forced)
+        for job in jobs:
+            reports += _ingested(workspace, job, dataset, logging_policy, progress, strict, say)
+    left_out = tuple(Skipped(source.name, why.strip(": ")) for source, why in skipped)
+    return IngestReport(dataset, tuple(reports), left_out)
 
 
-def _ingest_one(
+def _ingested(
     workspace: Workspace,
-    path: Path,
+    job: Job,
     dataset: str,
-    forced: Format | None,
     logging_policy: str | None,
     progress: Callable[[int], None] | None,
-) -> SourceReport:
-    on_disk = read_file(path)
-    sha256, content = sha256_of(on_disk), decompressed(on_disk, str(path))
-    if not content.strip():
-        raise DataError(f"{path} is empty; expected a log. Check the file")
-    format = forced or _sniffed(path, content)
-    with open_store(workspace) as con:
-        if is_stored(con, dataset, sha256):
-            return SourceReport(str(path), format.name, sha256, 0, 0, 0, already_stored=True)
-        reading = with_policy(checked(_read(path, format, content)), logging_policy)
-        added = append_source(con, dataset, reading, Source(str(path), sha256, format.name), progress)
+    strict: bool,
+    say: Callable[[str], None],
+) -> list[SourceReport]:
+    facts = _facts(job, dataset)
+    with open_store(workspace, wait_s=LOCK_WAIT_S, say=say) as con:
+        if is_stored(con, facts[0].source_id):
+            return [SourceReport(each.file, each.format, each.sha256, 0, 0, 0, already_stored=True) for each in facts]
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+
+        def read() -> Iterator[Reading]:
+            for reading in _readings(job):
+                if strict and len(reading.rejects):
+                    raise _refusal(job, reading)
+                yield with_policy(reading, logging_policy)
+
+        try:
+            tallies = append_source(con, dataset, lambda: prefetched(read()), facts, progress)
+        except DataError as error:
+            named = str(error).startswith((job.source.name, "dataset"))
+            raise error if named else DataError(f"{job.source.name}: {error}") from error
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            said = str(error).splitlines()[0][:300]
+            raise DataError(
+                f"{job.source.name}: the store cannot be written ({said}); nothing of it was kept. "
+                "Make room, or name another --home"
+            ) from error
+    return [_report(tally) for tally in tallies]
+
+
+def _facts(job: Job, dataset: str) -> list[Facts]:
+    found = []
+    for source, format in ((job.source, job.format), *job.companions):
+        sha256, size = source.sha256()
+        identity = f"{dataset}/{sha256[:16]}"
+        found.append(Facts(identity, source.name, sha256, format.name, size, licence_beside(source.path)))
+    if len(found) > 1:
+        # With other companions the same content tells something else.
+        together = hashlib.sha256("".join(facts.sha256 for facts in found).encode()).hexdigest()
+        return [replace(facts, source_id=f"{dataset}/{together[:16]}-{k}") for k, facts in enumerate(found)]
+    return found
+
+
+def _readings(job: Job) -> Iterator[Reading]:
+    """Read and check a source; lines that could not be read at all count as rows that are refused."""
+    everyone = (job.source, *job.source.companions)
+    for source in everyone:
+        source.aside.clear()
+    named = False
+    for reading in job.format.read(job.source):
+        sound = checked(reading, named)
+        named |= sound.rows[REQUEST_ID].null_count() < len(sound.rows)
+        yield sound
+        for partner, source in enumerate(everyone):
+            if source.aside:
+                aside = pl.concat(source.aside)
+                source.aside.clear()
+                yield Reading(lines=len(aside), rejects=aside, partner=partner)
+
+
+def _refusal(job: Job, reading: Reading) -> DataError:
+    source = (job.source, *job.source.companions)[reading.partner]
+    first = reading.rejects.sort(LINE).row(0, named=True)
+    place = first["record"] or f"line {first[LINE]}"
+    return DataError(
+        f"{source.name}, {place}: {first['reason']}, {first['detail']}; expected no refused row with --strict. "
+        "Mend the row, or leave --strict out to keep it aside"
+    )
+
+
+def _report(tally: Tally) -> SourceReport:
+    facts = tally.facts
     return SourceReport(
-        str(path), format.name, sha256, added.lines, len(added.rows), len(added.rejects), notes=added.notes
+        facts.file,
+        facts.format,
+        facts.sha256,
+        tally.rows,
+        tally.stored,
+        tally.rejected,
+        version=tally.version,
+        replaced=tally.replaced,
+        notes=tally.sentences(),
     )
-
-
-def _known(name: str) -> Format:
-    known = formats()
-    if name not in known:
-        raise unknown("format", name, known)
-    return known[name]
-
-
-def _sniffed(path: Path, content: bytes) -> Format:
-    known = formats()
-    for format in known.values():
-        if format.sniff(content[:HEAD_BYTES]):
-            return format
-    first = content[:60].decode("utf-8", errors="replace")
-    raise DataError(
-        f"{path}: no known format starts with {first!r}; expected one of {', '.join(sorted(known))}. "
-        "Name it with --format, or convert the log to native (its JSON Schema ships with lodestar)"
-    )
-
-
-def _read(path: Path, format: Format, content: bytes) -> Reading:
-    try:
-        reading = format.read(content)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    if reading.lines == 0:
-        raise DataError(f"{path}: no rows; expected at least one in format {format.name}. Check the file")
-    return reading

@@ -1,77 +1,204 @@
-"""JSON Lines to typed columns, fast for good lines, with the reason for every bad one."""
+"""JSON Lines to typed columns or to records, fast for good lines, with the reason for every bad one."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jsonschema
 import polars as pl
+import pyarrow as pa
+import pyarrow.json as paj
 
-from lodestar.data.reading import LINE, rejects_of
+from lodestar.data.blocks import Block
+from lodestar.data.reading import LINE, no_rejects, rejects_of
+from lodestar.data.reasons import Reason
 
-__all__ = ["decoded"]
+__all__ = ["Refused", "decoded", "load_json", "records"]
 
-CHUNK: Final = 8192
-RECORD: Final = "record"
+PARSE_BYTES: Final = 1 << 22
+DEEPEST: Final = 200
 
 
-def decoded(
-    lines: pl.DataFrame, dtype: pl.Struct, schema: dict[str, Any], suspicious: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Decode `line`, `raw` into `line`, `record`, and the rejects: `line`, `reason`.
+class Refused(Exception):
+    """Why a text is no record: a reason and a sentence."""
 
-    Polars decodes a chunk at once but stops at the first bad line of it, and takes some values too kindly (true for 1,
-    2.5 for 2). Chunks that fail and lines that match the pattern `suspicious` are judged one by one by the JSON Schema.
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+class Decoded(NamedTuple):
+    """The columns of good lines with `line`, and the rejects of the others."""
+
+    columns: pa.Table
+    rejects: pl.DataFrame
+    lines: int
+
+
+def decoded(block: Block, columns: pa.Schema, schema: dict[str, Any]) -> Decoded:
+    """Decode a block of JSON objects, one a line, into typed columns, whole or NULL where a key is absent.
+
+    Arrow's parser is fast and takes no value of another type, but stops at the first bad line: that line is found by
+    halving, and `schema`, a JSON Schema, gives its reason. Keys that `columns` does not name are not looked at.
     """
-    odd = pl.col("raw").str.contains(suspicious)
-    parts = [_judged(lines.filter(odd), dtype, schema)]
-    plain = lines.filter(~odd)
-    for chunk in plain.iter_slices(CHUNK):
-        try:
-            record = chunk["raw"].str.json_decode(dtype).alias(RECORD)
-            parts.append((chunk.select(LINE).with_columns(record), rejects_of([], [])))
-        except pl.exceptions.ComputeError:
-            parts.append(_judged(chunk, dtype, schema))
-    return pl.concat([good for good, _ in parts]).sort(LINE), pl.concat([bad for _, bad in parts]).sort(LINE)
-
-
-def _judged(lines: pl.DataFrame, dtype: pl.Struct, schema: dict[str, Any]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    content = block.content.replace(b"\r\n", b"\n") if b"\r" in block.content else block.content
+    # Only keys that stand in the text cost time.
+    present = pa.schema([_present(column, content) for column in columns])
+    rows = content.count(b"\n")
+    aligned = content.startswith(b"{") and content.endswith(b"}\n") and content.count(b"}\n{") == rows - 1
+    if aligned and (table := _parsed(content, present, rows)) is not None:
+        number = pa.array(range(block.first_line, block.first_line + rows), pa.int64())
+        return Decoded(table.append_column(LINE, number), no_rejects(), rows)
+    lines = block.lines()
     validator = jsonschema.Draft202012Validator(schema)
-    good: list[tuple[int, object]] = []
-    bad: list[tuple[int, str]] = []
-    for line, raw in lines.select(LINE, "raw").iter_rows():
-        record, reason = _record(raw, validator)
-        if reason is None:
-            good.append((line, record))
-        else:
-            bad.append((line, reason))
-    records = pl.Series(RECORD, [record for _, record in good], dtype=dtype, strict=False)
-    kept = pl.DataFrame({LINE: pl.Series([line for line, _ in good], dtype=pl.Int64), RECORD: records})
-    return kept, rejects_of([line for line, _ in bad], [reason for _, reason in bad])
+    parts = list(_halved(lines, present, validator))
+    tables = [part for part in parts if isinstance(part, pa.Table)]
+    rejects = [part for part in parts if isinstance(part, pl.DataFrame)]
+    none = present.append(pa.field(LINE, pa.int64())).empty_table()
+    return Decoded(pa.concat_tables([none, *tables]), pl.concat([no_rejects(), *rejects]), len(lines))
 
 
-def _record(raw: str, validator: jsonschema.Draft202012Validator) -> tuple[object, str | None]:
+def _present(column: pa.Field, content: bytes) -> pa.Field:
+    """Leave out of a nested column the keys that the text does not hold, so that they cost nothing."""
+    kind = column.type
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    if not pa.types.is_struct(inner):
+        return column
+    kept = [_present(child, content) for child in inner if f'"{child.name}"'.encode() in content]
+    struct = pa.struct(kept or [inner.field(0)])
+    return pa.field(column.name, pa.list_(struct) if pa.types.is_list(kind) else struct)
+
+
+def _parsed(content: bytes, columns: pa.Schema, rows: int) -> pa.Table | None:
+    """Parse as many objects as there are lines, or nothing."""
     try:
-        record = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        return None, f"no JSON: {error}"
+        table = paj.read_json(
+            io.BytesIO(content),
+            read_options=paj.ReadOptions(block_size=max(PARSE_BYTES, 2 * len(content) // max(rows, 1))),
+            parse_options=paj.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return None if table.num_rows != rows or _not_finite(table) else table
+
+
+def _not_finite(table: pa.Table) -> bool:
+    """Tell whether a number is NaN or infinite: no JSON, but Arrow takes it."""
+    floats: Any = pl.selectors.float()
+    flat = pl.from_arrow(table.select([f.name for f in table.schema if not pa.types.is_list(f.type)]).flatten())
+    assert isinstance(flat, pl.DataFrame)
+    inner = [_items(table, f.name) for f in table.schema if pa.types.is_list(f.type)]
+    frames = [flat, *(part for part in inner if part is not None)]
+    return any(
+        not frame.select(pl.all_horizontal(floats.is_finite().all())).to_series().all()
+        for frame in frames
+        if len(frame.select(floats).columns)
+    )
+
+
+def _items(table: pa.Table, name: str) -> pl.DataFrame | None:
+    column = table[name].combine_chunks()
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = column.flatten()
+    if not pa.types.is_struct(values.type):
+        return None
+    found = pl.from_arrow(pa.table(values.flatten(), names=[child.name for child in values.type]))
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def _halved(
+    lines: pl.DataFrame, columns: pa.Schema, validator: jsonschema.Draft202012Validator
+) -> Iterator[pa.Table | pl.DataFrame]:
+    if not len(lines):
+        return
+    text = lines["raw"].to_list()
+    content = ("\n".join(text) + "\n").encode()
+    whole = all(raw.lstrip()[:1] == "{" and raw.rstrip()[-1:] == "}" for raw in text)
+    table = _parsed(content, columns, len(lines)) if whole else None
+    if table is not None:
+        yield table.append_column(LINE, lines[LINE].to_arrow())
+    elif len(lines) == 1:
+        yield _reject(lines, validator)
+    else:
+        half = len(lines) // 2
+        yield from _halved(lines[:half], columns, validator)
+        yield from _halved(lines[half:], columns, validator)
+
+
+def _reject(line: pl.DataFrame, validator: jsonschema.Draft202012Validator) -> pl.DataFrame:
+    try:
+        record = load_json(line["raw"][0])
+    except Refused as error:
+        return rejects_of(line[LINE], error.reason, [error.detail], line["raw"].to_list())
     worst = jsonschema.exceptions.best_match(validator.iter_errors(record))
-    return record, None if worst is None else f"{_path(worst.absolute_path)}: {worst.message[:200]}"
+    if worst is None:
+        detail, reason = "a value is of no type that this format holds, or a key is there twice", Reason.WRONG_TYPE
+    else:
+        detail = f"{_path(worst.absolute_path)}: {worst.message[:200]}"
+        reason = Reason.MISSING if worst.validator == "required" else Reason.WRONG_TYPE
+        reason = reason if worst.validator in ("required", "type") else Reason.WRONG_VALUE
+    return rejects_of(line[LINE], reason, [detail], line["raw"].to_list())
 
 
 def _path(parts: Iterator[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".") or "record"
 
 
+def records(lines: pl.DataFrame) -> tuple[list[tuple[int, dict[str, Any]]], pl.DataFrame]:
+    r"""Decode `line`, `raw` into objects, for formats whose records have no fixed shape; and the rejects.
+
+    >>> good, bad = records(pl.DataFrame({"line": [1, 2], "raw": ['{"a": 1}', "[]"]}))
+    >>> good, bad["detail"].to_list()
+    ([(1, {'a': 1})], ['a list, expected an object'])
+    """
+    good: list[tuple[int, dict[str, Any]]] = []
+    bad = [no_rejects()]
+    for line, raw in lines.select(LINE, "raw").iter_rows():
+        try:
+            good.append((line, _object(load_json(raw))))
+        except Refused as error:
+            bad.append(rejects_of([line], error.reason, [error.detail], [raw]))
+    return good, pl.concat(bad)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Refused(Reason.WRONG_TYPE, f"a {type(value).__name__}, expected an object")
+    return value
+
+
+def load_json(text: str | bytes) -> Any:
+    """Decode one JSON text strictly: no NaN, no infinity, no key twice, no endless nesting.
+
+    Raises:
+        Refused: with the reason.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise Refused(Reason.BAD_JSON, f"no JSON: {said[:200]}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"key {twice[:80]!r} is there twice")
+    return found
+
+
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise Refused(Reason.NOT_FINITE, f"{name} is no JSON number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
+        raise Refused(Reason.NOT_FINITE, f"{text[:80]} is too large a number")
     return value

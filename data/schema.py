@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OUTCOMES_LATENCIES", "REQUEST_KEY", "SNAPSHOT_FIELDS", "TABLES"]
+__all__ = ["OUTCOMES_LATENCIES", "PHASES", "REQUEST_KEY", "SAMPLE_FIELDS", "SNAPSHOT_FIELDS", "TABLES"]
 
 # Who and what
 DATASET: Final = "dataset"
 SOURCE_ID: Final = "source_id"
-REQUEST_INDEX: Final = "request_index"  # 0, 1, … in dispatch order
-REQUEST_ID: Final = "request_id"  # as the log names it
-INSTANCE_INDEX: Final = "instance_index"  # 0, 1, … by instance name
+REQUEST_INDEX: Final = "request_index"  # 0, 1, … in the order in which they were stored
+REQUEST_ID: Final = "request_id"  # as the log names it; NULL where it names none
+INSTANCE_INDEX: Final = "instance_index"  # 0, 1, … in the order in which they were first seen
 INSTANCE: Final = "instance"
 GPU: Final = "gpu"
 
@@ -24,6 +24,8 @@ ARRIVED_AT_S: Final = "arrived_at_s"
 PROMPT_TOKENS: Final = "prompt_tokens"
 OUTPUT_TOKENS: Final = "output_tokens"
 BLOCK_IDS: Final = "block_ids"
+SESSION_ID: Final = "session_id"  # requests of one conversation or agent tree
+CACHED_TOKENS: Final = "cached_tokens"  # prompt tokens that the engine says it found in its cache
 
 # What the router knew of one instance when it decided
 HIT_RATIO: Final = "hit_ratio"  # share of the prompt that the router believes cached there
@@ -47,7 +49,18 @@ MODEL_VERSION: Final = "model_version"
 TTFT_MS: Final = "ttft_ms"
 TPOT_MS: Final = "tpot_ms"
 E2E_MS: Final = "e2e_ms"
+QUEUE_MS: Final = "queue_ms"  # in the engine, before its first step
+PREFILL_MS: Final = "prefill_ms"  # from the first step to the first token
+DECODE_MS: Final = "decode_ms"  # from the first token to the last
 STATUS: Final = "status"  # 'ok', 'cancelled', 'error'
+
+# What engines say of themselves
+SAMPLED_AT_S: Final = "sampled_at_s"  # as the clock of the sample shows it
+PREFILL_TOKENS_PER_S: Final = "prefill_tokens_per_s"
+DECODE_TOKENS_PER_S: Final = "decode_tokens_per_s"
+PREEMPTIONS: Final = "preemptions"  # since the engine started
+PREFIX_QUERIED_TOKENS: Final = "prefix_queried_tokens"  # prompt tokens looked up in the cache since it started
+PREFIX_HIT_TOKENS: Final = "prefix_hit_tokens"  # of these, found
 
 SNAPSHOT_FIELDS: Final = (
     HIT_RATIO,
@@ -62,6 +75,18 @@ SNAPSHOT_FIELDS: Final = (
     LAST_ACCESS_AGE_S,
 )
 OUTCOMES_LATENCIES: Final = (TTFT_MS, TPOT_MS, E2E_MS)
+PHASES: Final = (QUEUE_MS, PREFILL_MS, DECODE_MS)
+SAMPLE_FIELDS: Final = (
+    RUNNING_REQUESTS,
+    WAITING_REQUESTS,
+    KV_USAGE_RATIO,
+    HIT_RATIO,  # of the engine's own prefix cache
+    PREFILL_TOKENS_PER_S,
+    DECODE_TOKENS_PER_S,
+    PREEMPTIONS,
+    PREFIX_QUERIED_TOKENS,
+    PREFIX_HIT_TOKENS,
+)
 REQUEST_KEY: Final = (DATASET, REQUEST_INDEX)
 
 #: Table → column → DuckDB type, in the order in which the columns are stored.
@@ -75,14 +100,25 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "block_tokens": "INTEGER",  # prompt tokens in one prefix block, where block ids are logged
         POLICY: "VARCHAR",  # the logging policy where one is known for the whole dataset
     },
+    # A source owns the requests first_request_index … last_request_index, and what hangs on them.
     "sources": {
         SOURCE_ID: "VARCHAR",
         DATASET: "VARCHAR",
+        "number": "INTEGER",  # 0, 1, … in the order in which they came; a new version keeps its predecessor's
         "file": "VARCHAR",
         "sha256": "VARCHAR",
         "format": "VARCHAR",
+        "version": "VARCHAR",  # of the format, where the log shows it
+        "bytes": "BIGINT",
+        "licence": "VARCHAR",  # where one lies beside the file
         "rows": "BIGINT",
+        "stored": "BIGINT",
         "rejected": "BIGINT",
+        "first_request_index": "BIGINT",
+        "last_request_index": "BIGINT",
+        "clock": "VARCHAR",  # of its times; NULL where it has none
+        "first_at_s": "DOUBLE",  # its first and last time, as that clock shows them
+        "last_at_s": "DOUBLE",
         "notes": "VARCHAR",  # what a user should know of how the file was read
         "ingested_at": "TIMESTAMPTZ",
     },
@@ -91,6 +127,9 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         REQUEST_INDEX: "BIGINT",
         REQUEST_ID: "VARCHAR",
         SOURCE_ID: "VARCHAR",
+        "line": "BIGINT",  # in the source
+        "dispatch_number": "BIGINT",  # order of dispatch in the source, where arrivals and lines do not tell it
+        SESSION_ID: "VARCHAR",
         ARRIVED_AT_S: "DOUBLE",
         PROMPT_TOKENS: "BIGINT",
         OUTPUT_TOKENS: "BIGINT",
@@ -120,23 +159,28 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         TTFT_MS: "DOUBLE",
         TPOT_MS: "DOUBLE",
         E2E_MS: "DOUBLE",
+        QUEUE_MS: "DOUBLE",
+        PREFILL_MS: "DOUBLE",
+        DECODE_MS: "DOUBLE",
+        CACHED_TOKENS: "BIGINT",
         STATUS: "VARCHAR",
     },
-    # Filled by formats that read what engines say of themselves.
     "engine_samples": {
         DATASET: "VARCHAR",
+        SOURCE_ID: "VARCHAR",
         INSTANCE_INDEX: "BIGINT",
-        "sampled_at_s": "DOUBLE",
-        RUNNING_REQUESTS: "DOUBLE",
-        WAITING_REQUESTS: "DOUBLE",
-        KV_USAGE_RATIO: "DOUBLE",
+        "clock": "VARCHAR",
+        SAMPLED_AT_S: "DOUBLE",
+        **dict.fromkeys(SAMPLE_FIELDS, "DOUBLE"),
     },
     "rejects": {
         DATASET: "VARCHAR",
         SOURCE_ID: "VARCHAR",
         "file": "VARCHAR",
         "line": "BIGINT",
-        "reason": "VARCHAR",
+        "record": "VARCHAR",  # where a line holds many rows: which of them
+        "reason": "VARCHAR",  # a code: see reasons.py
+        "detail": "VARCHAR",
         "raw": "VARCHAR",
     },
 }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 import duckdb
 import numpy as np
@@ -17,10 +21,16 @@ from lodestar.data.workspace import Workspace
 
 __all__ = ["dataset_fingerprint", "dataset_names", "load_log", "open_store"]
 
+POLL_S: Final = 0.2
+
 
 @contextmanager
-def open_store(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_store(
+    workspace: Workspace, wait_s: float = 0.0, say: Callable[[str], None] = lambda _: None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database of a workspace, with every canonical table in it.
+
+    Where another process holds it, wait up to `wait_s`, and `say` who that is.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -28,14 +38,26 @@ def open_store(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection]:
     ...     dataset_names(con)
     []
     """
-    con = _connect(workspace)
+    con = _connect(workspace, wait_s, say)
     try:
-        for table, columns in s.TABLES.items():
-            declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-            con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
+        _ensure_tables(con, workspace)
         yield con
     finally:
         con.close()
+
+
+def _ensure_tables(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    rows = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+    for table, columns in s.TABLES.items():
+        found = [name for of, name in rows if of == table]
+        if found and found != list(columns):
+            raise ConfigError(
+                f"{workspace.database}: table {table!r} has columns {', '.join(found)[:200]}, as another version of "
+                "Lodestar wrote it; expected this version's. Name another --home and ingest the logs again"
+            )
+        if not found:
+            declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+            con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared})")
 
 
 def dataset_names(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -57,13 +79,15 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
     """
     _require(con, dataset)
     requests = _frame(con, _REQUESTS, dataset)
-    instances = _frame(con, "SELECT instance FROM instances WHERE dataset = ? ORDER BY instance_index", dataset)
-    n, names = len(requests), instances["instance"].to_list()
+    instances = _frame(con, _INSTANCES, dataset)
+    n, names = len(requests), instances[s.INSTANCE].to_list()
+    # The store numbers what it is given as it comes; here requests are in dispatch order, instances in that of names.
+    row_of, column_of = _places(requests[s.REQUEST_INDEX]), _places(instances[s.INSTANCE_INDEX])
     candidates = _frame(con, "SELECT * FROM candidates WHERE dataset = ?", dataset)
-    cell = candidates[s.REQUEST_INDEX].to_numpy(), candidates[s.INSTANCE_INDEX].to_numpy()
+    cell = row_of[candidates[s.REQUEST_INDEX].to_numpy()], column_of[candidates[s.INSTANCE_INDEX].to_numpy()]
     present = np.zeros((n, len(names)), dtype=np.bool_)
     present[cell] = True
-    block_ids, block_offsets = _blocks(con, dataset, n)
+    block_ids, block_offsets = _blocks(con, dataset, row_of, n)
     (block_tokens,) = con.execute("SELECT block_tokens FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
     return RequestLog(
         dataset=dataset,
@@ -72,7 +96,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
         arrived_at_s=_floats(requests, s.ARRIVED_AT_S),
         prompt_tokens=requests[s.PROMPT_TOKENS].to_numpy().astype(np.int64),
         output_tokens=requests[s.OUTPUT_TOKENS].fill_null(-1).to_numpy().astype(np.int64),
-        chosen=requests[s.INSTANCE_INDEX].fill_null(-1).to_numpy().astype(np.int64),
+        chosen=_chosen(requests[s.INSTANCE_INDEX], column_of),
         propensity=_floats(requests, s.PROPENSITY),
         policy=_one_policy(requests),
         candidate=present,
@@ -87,28 +111,63 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
     )
 
 
+# With a clock, arrivals order the requests, whatever the order in which the sources came. Without, the sources follow
+# each other as they came. A request that its log does not name gets the name of its line.
 _REQUESTS = """
-    SELECT r.request_id, r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
+    SELECT r.request_index, coalesce(r.request_id, sources.sha256[:8] || ':' || r.line) AS request_id,
+        r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
         o.ttft_ms, o.tpot_ms, o.e2e_ms
     FROM requests r
-    LEFT JOIN decisions d USING (dataset, request_index)
-    LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (dataset, request_index)
-    WHERE r.dataset = ? ORDER BY r.request_index
+    JOIN sources USING (source_id)
+    LEFT JOIN decisions d ON d.dataset = r.dataset AND d.request_index = r.request_index
+    LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o
+        ON o.dataset = r.dataset AND o.request_index = r.request_index
+    WHERE r.dataset = ? ORDER BY r.arrived_at_s,
+        CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, r.source_id, r.dispatch_number, r.line
+"""
+_INSTANCES = """
+    SELECT instance, instance_index FROM instances WHERE dataset = $1 AND instance_index IN (
+        SELECT instance_index FROM decisions WHERE dataset = $1
+        UNION SELECT instance_index FROM candidates WHERE dataset = $1)
+    ORDER BY instance
 """
 
 
-def _connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
-    path = workspace.database
+def _connect(workspace: Workspace, wait_s: float, say: Callable[[str], None]) -> duckdb.DuckDBPyConnection:
+    path, until = workspace.database, time.monotonic() + wait_s
+    told = False
+    while True:
+        try:
+            return duckdb.connect(str(path))
+        except duckdb.Error as error:
+            if "lock" not in str(error):
+                first = str(error).splitlines()[0]
+                raise ConfigError(
+                    f"{path} cannot be opened ({first}); expected a DuckDB file. Name another --home"
+                ) from error
+            holder = _holder(str(error))
+            if time.monotonic() >= until:
+                raise ConfigError(
+                    f"{path} is open in another process ({holder}); expected to be its only user. "
+                    "Wait until that process ends, or name another --home"
+                ) from error
+        if not told:
+            say(f"waiting up to {wait_s:.0f} s for {holder}, which has the store open")
+            told = True
+        time.sleep(POLL_S)
+
+
+def _holder(message: str) -> str:
+    """Name the process that DuckDB says holds the lock, with its command where the system shows it."""
+    found = re.search(r"PID (\d+)", message)
+    if found is None:
+        return "which one is not known"
+    command = Path(f"/proc/{found[1]}/cmdline")
     try:
-        return duckdb.connect(str(path))
-    except duckdb.Error as error:
-        if "lock" in str(error):
-            raise ConfigError(
-                f"{path} is open in another process; expected to be its only user. "
-                "Wait until that process ends, or name another --home"
-            ) from error
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{path} cannot be opened ({first}); expected a DuckDB file. Name another --home") from error
+        words = command.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        words = ""
+    return f"process {found[1]}" + (f": {words[:120]}" if words else "")
 
 
 def _require(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
@@ -137,11 +196,24 @@ def _one_policy(requests: pl.DataFrame) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, n: int) -> tuple[Ints, Ints]:
-    blocks = _frame(
-        con, "SELECT request_index, block_ids FROM blocks WHERE dataset = ? ORDER BY request_index", dataset
-    )
+def _places(numbers: pl.Series) -> Ints:
+    """Return, for each number, its place in the series; -1 for numbers that are not in it."""
+    places = np.full(int(numbers.max() or 0) + 1, -1)  # type: ignore[arg-type]
+    places[numbers.to_numpy()] = np.arange(len(numbers))
+    return places
+
+
+def _chosen(numbers: pl.Series, column_of: Ints) -> Ints:
+    known = numbers.is_not_null().to_numpy()
+    chosen = np.full(len(numbers), -1)
+    chosen[known] = column_of[numbers.drop_nulls().to_numpy()]
+    return chosen
+
+
+def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, row_of: Ints, n: int) -> tuple[Ints, Ints]:
+    blocks = _frame(con, "SELECT request_index, block_ids FROM blocks WHERE dataset = ?", dataset)
+    placed = blocks.with_columns(pl.Series("row", row_of[blocks[s.REQUEST_INDEX].to_numpy()])).sort("row")
     lengths = np.zeros(n, dtype=np.int64)
-    lengths[blocks[s.REQUEST_INDEX].to_numpy()] = blocks[s.BLOCK_IDS].list.len().to_numpy()
-    ids = blocks[s.BLOCK_IDS].explode(empty_as_null=False).to_numpy().astype(np.int64)
+    lengths[placed["row"].to_numpy()] = placed[s.BLOCK_IDS].list.len().to_numpy()
+    ids = placed[s.BLOCK_IDS].explode(empty_as_null=False).to_numpy().astype(np.int64)
     return ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import numbers, raw_of, split_csv
-from lodestar.data.files import text_lines
+from lodestar.data.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.formats.percent import percent_as_ratio
-from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns
+from lodestar.data.reading import CANDIDATE_COLUMNS, DISPATCHED, LINE, ROW_COLUMNS, Format, Reading, as_columns, empty
+from lodestar.data.sources import Source
 
 __all__ = ["FORMAT"]
 
@@ -43,24 +44,21 @@ def sniff(head: bytes) -> bool:
     return first.startswith(HEAD) and b"-kv_hit_ratio" in first
 
 
-def read(content: bytes) -> Reading:
-    """Read the rows in the order of the integer `request_id`, which is the order of dispatch; no times are logged."""
-    lines = text_lines(content)
-    text, misshapen = split_csv(lines, REQUIRED)
-    pods = [match["pod"] for name in text.columns if (match := POD_COLUMN.match(name))]
-    snapshot = {f"{pod}-{theirs}": (pod, ours) for pod in pods for theirs, ours in POD_FIELDS.items()}
-    wanted = [name for name in ("request_id", *REQUEST_COLUMNS, *snapshot) if name in text.columns]
-    good, unreadable = numbers(text, wanted, tuple(name for name in WHOLE if name in wanted))
-    good = good.sort("request_id", LINE)
-    nothing = as_columns(good.clear(), CANDIDATE_COLUMNS)
-    candidates = pl.concat([nothing, *(_candidates(good, pod) for pod in pods)])
-    return Reading(
-        rows=_rows(good),
-        candidates=percent_as_ratio(candidates, s.HIT_RATIO, "kv_hit_ratio"),
-        rejects=pl.concat([misshapen, unreadable]),
-        lines=len(lines) - 1,
-        raw=raw_of(lines),
-    )
+def read(source: Source) -> Iterator[Reading]:
+    """Read the rows, one a line; the integer `request_id` is the order of dispatch, and no times are logged."""
+    header = header_of(source.head())
+    pods = [match["pod"] for name in header if (match := POD_COLUMN.match(name))]
+    snapshot = tuple(f"{pod}-{theirs}" for pod in pods for theirs in POD_FIELDS)
+    fields = Fields(texts=("selected_pod",), numbers=("request_id", *REQUEST_COLUMNS, *snapshot), whole=WHOLE)
+    for part in csv_parts(source, fields, REQUIRED):
+        candidates = pl.concat([empty(CANDIDATE_COLUMNS), *(_candidates(part.columns, pod) for pod in pods)])
+        yield Reading(
+            rows=_rows(part.columns),
+            candidates=percent_as_ratio(candidates.sort(LINE, maintain_order=True), s.HIT_RATIO, "kv_hit_ratio"),
+            rejects=part.rejects,
+            lines=part.lines,
+            raw=raw_of(part.block),
+        )
 
 
 def _rows(good: pl.DataFrame) -> pl.DataFrame:
@@ -68,8 +66,9 @@ def _rows(good: pl.DataFrame) -> pl.DataFrame:
     # One token has no time between tokens; the log writes 0.
     if s.TPOT_MS in named.columns and s.OUTPUT_TOKENS in named.columns:
         named = named.with_columns(pl.when(pl.col(s.OUTPUT_TOKENS) > 1).then(s.TPOT_MS).alias(s.TPOT_MS))
+    order = pl.col("request_id").cast(pl.Int64)
     named = named.with_columns(
-        pl.col("request_id").cast(pl.Int64).cast(pl.String), pl.col("selected_pod").alias(s.INSTANCE)
+        order.cast(pl.String), order.alias(DISPATCHED), pl.col("selected_pod").replace("", None).alias(s.INSTANCE)
     )
     return as_columns(named, ROW_COLUMNS)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final
 
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import numbers, raw_of
+from lodestar.data.blocks import Block
+from lodestar.data.delimited import Fields, raw_of, typed
 from lodestar.data.errors import DataError
-from lodestar.data.files import text_lines
 from lodestar.data.formats.percent import percent_as_ratio
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, rejects_of
+from lodestar.data.reasons import Reason
+from lodestar.data.sources import Source
 
 __all__ = ["FORMAT"]
 
@@ -54,36 +57,44 @@ def sniff(head: bytes) -> bool:
     return MARK.encode() in head
 
 
-def read(content: bytes) -> Reading:
+def read(source: Source) -> Iterator[Reading]:
     """Read the marked lines, in completion order; other lines of the gateway's log are counted in the notes.
 
     Keys are found by name: some builds write an empty key, which breaks reading them in pairs.
     """
-    every = text_lines(content)
-    lines = every.filter(pl.col("raw").str.contains(MARK, literal=True))
-    if lines.is_empty():
+    marked = False
+    for block in source.blocks():
+        every = block.lines()
+        lines = every.filter(pl.col("raw").str.contains(MARK, literal=True))
+        marked |= len(lines) > 0
+        yield _reading(block, lines, len(every) - len(lines))
+    if not marked:
         raise DataError(f"no line holds {MARK!r}; expected the gateway's log at its default verbosity. Check the file")
+
+
+def _reading(block: Block, lines: pl.DataFrame, others: int) -> Reading:
     keys = ("selectedpod", LAST, "subAlgorithm", "GPU", *NUMBERS, *MAPS, *NEWER_MAPS)
     text = lines.select(LINE, *(pl.col("raw").str.extract(f"@{key}@([^@]*)").alias(key) for key in keys))
-    broken = text.with_columns(_problem().alias("reason")).filter(pl.col("reason").is_not_null())
-    whole = text.join(broken, on=LINE, how="anti", maintain_order="left")
-    good, unreadable = numbers(whole, list(NUMBERS), WHOLE)
+    whole, broken = _whole_lines(text)
+    good, unreadable = typed(whole, Fields(texts=keys, numbers=tuple(NUMBERS), whole=WHOLE))
     rows = _rows(good)
-    candidates, notes = _candidates(good, rows)
-    others = len(every) - len(lines)
+    candidates, counted = _candidates(good, rows)
+    newer = good["numInflightPrefillRequestsAllPods"].is_not_null().any() if len(good) else False
     return Reading(
         rows=as_columns(rows, ROW_COLUMNS),
         candidates=as_columns(candidates, CANDIDATE_COLUMNS),
-        rejects=pl.concat([rejects_of(broken[LINE], broken["reason"]), unreadable]),
+        rejects=pl.concat([broken, unreadable]),
         lines=len(lines),
-        raw=raw_of(lines),
+        raw=raw_of(block),
         clock="lodestar-klog",
+        version="2026" if newer else "2025",
         gpu=_gpus(good),
-        notes=(*notes, *([f"{others} lines without {MARK} were no request lines"] if others else [])),
+        counted=counted | ({f"lines without {MARK} were no request lines": others} if others else {}),
     )
 
 
-def _problem() -> pl.Expr:
+def _whole_lines(text: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take apart the lines that lack a key, or whose maps are none."""
     missing = (
         pl.when(pl.col(key).fill_null("") == "").then(pl.lit(f"key {key!r} is missing or empty")) for key in REQUIRED
     )
@@ -91,7 +102,13 @@ def _problem() -> pl.Expr:
         pl.when(~pl.col(key).str.contains(MAP)).then(pl.lit(f"key {key!r}: no map of numbers"))
         for key in (*MAPS, *NEWER_MAPS)
     )
-    return pl.coalesce(*missing, *maps)
+    bad = []
+    for reason, complaints in ((Reason.MISSING, missing), (Reason.BAD_TEXT, maps)):
+        judged = text.with_columns(pl.coalesce(*complaints).alias("detail"))
+        broken = judged.filter(pl.col("detail").is_not_null())
+        bad.append(rejects_of(broken[LINE], reason, broken["detail"]))
+        text = judged.filter(pl.col("detail").is_null()).drop("detail")
+    return text, pl.concat(bad)
 
 
 def _rows(good: pl.DataFrame) -> pl.DataFrame:
@@ -104,7 +121,7 @@ def _rows(good: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _candidates(good: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _candidates(good: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Make one row for every pod that a line names; a pod that a map leaves out has 0 there."""
     named = {**MAPS, **NEWER_MAPS}
     maps = {key: _pairs(good, key) for key in named}
@@ -152,7 +169,7 @@ def _before_decision(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _in_units(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _in_units(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Turn percent to ratios and times to ages; what falls below 0 on the way is not known."""
     never = (pl.col("last_access_us") == 0) & (pl.col(s.HIT_RATIO) == 0)
     age_s = (pl.col("start_us") - pl.col("last_access_us")) / 1e6
@@ -166,14 +183,14 @@ def _in_units(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         s.LAST_ACCESS_AGE_S: pl.col(s.LAST_ACCESS_AGE_S) < 0,
     }
     counts = frame.select(expr.sum().alias(name) for name, expr in below.items()).row(0, named=True)
-    notes = tuple(
-        f"{name} below 0 without the request itself on {n} candidates: taken as unknown"
+    counted = {
+        f"candidates have {name} below 0 without the request itself: taken as unknown": n
         for name, n in counts.items()
         if n
-    )
+    }
     return frame.with_columns(
         pl.when(~expr.fill_null(False)).then(name).alias(name) for name, expr in below.items()
-    ), notes
+    ), counted
 
 
 def _gpus(good: pl.DataFrame) -> dict[str, str]:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
 
 from lodestar.data import schema as s
 from lodestar.data.delimited import raw_of
 from lodestar.data.errors import DataError
-from lodestar.data.files import text_lines
-from lodestar.data.json_lines import RECORD, decoded
-from lodestar.data.reading import (
-    CANDIDATE_COLUMNS,
-    LINE,
-    ROW_COLUMNS,
-    Format,
-    Reading,
-    as_columns,
-    not_whole,
-    rejects_of,
-)
+from lodestar.data.json_lines import decoded
+from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole, rejects_of
+from lodestar.data.reasons import Reason
+from lodestar.data.sources import Source
 
 __all__ = ["FORMAT"]
 
 KEYS: Final = ("timestamp", "input_length", "output_length", "hash_ids")
 BLOCK_SIZES: Final = (512, 16, 32, 64, 128, 256, 1024, 2048)
 FITTING_SHARE: Final = 0.99
-TYPE: Final = pl.Struct(
-    {
-        "timestamp": pl.Float64,
-        "input_length": pl.Float64,
-        "output_length": pl.Float64,
-        "hash_ids": pl.List(pl.Int64),
-    }
+COLUMNS: Final = pa.schema(
+    [
+        *((key, pa.float64()) for key in KEYS[:3]),
+        ("hash_ids", pa.list_(pa.int64())),
+    ]
 )
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -45,57 +37,70 @@ SCHEMA: Final[dict[str, Any]] = {
         "hash_ids": {"type": "array", "items": {"type": "integer"}},
     },
 }
-SUSPICIOUS: Final = r':\s*(true|false|null)|"hash_ids"\s*:\s*(\[[^\]]*[.eEtfn"{]|[^\[\s])'
 
 
 def sniff(head: bytes) -> bool:
-    """Tell by the keys of the first record."""
+    """Tell by the keys of the first record, and by those that other traces with blocks add."""
     first = head.lstrip(b"\xef\xbb\xbf \t\r\n").split(b"\n", 1)[0]
-    return first.startswith(b"{") and all(f'"{key}"'.encode() in first for key in KEYS)
+    return first.startswith(b"{") and all(f'"{key}"'.encode() in first for key in KEYS) and b'"chat_id"' not in first
 
 
-def read(content: bytes) -> Reading:
-    """Read the records; the block size follows from the data, since `input_length` fills the blocks but the last."""
-    lines = text_lines(content)
-    records, bad = decoded(lines, TYPE, SCHEMA, SUSPICIOUS)
-    flat = records.unnest(RECORD)
-    broken = flat.filter(_problem().is_not_null()).select(LINE, _problem().alias("reason"))
-    whole = flat.join(broken, on=LINE, how="anti", maintain_order="left")
-    block_tokens = _block_tokens(whole)
+def read(source: Source) -> Iterator[Reading]:
+    """Read the records, one a line; the block size follows from the first of them that tell it.
+
+    `input_length` fills all blocks but the last, so one block size fits nearly all records.
+    """
+    block_tokens: int | None = None
+    for block in source.blocks():
+        records = decoded(block, COLUMNS, SCHEMA)
+        flat = pl.from_arrow(records.columns)
+        assert isinstance(flat, pl.DataFrame)
+        rows, bad = _sound(flat)
+        if block_tokens is None and len(rows):
+            block_tokens = _block_tokens(rows)
+        rows, unfit = _fitting(rows, block_tokens or BLOCK_SIZES[0])
+        yield Reading(
+            rows=as_columns(rows, ROW_COLUMNS),
+            rejects=pl.concat([records.rejects, bad, unfit]),
+            lines=records.lines,
+            raw=raw_of(block),
+            clock="mooncake",
+            block_tokens=block_tokens,
+        )
+
+
+def _sound(flat: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take apart the records that lack a key or whose lengths are no whole numbers."""
+    missing = pl.coalesce(*(pl.when(pl.col(key).is_null()).then(pl.lit(f"{key} is missing")) for key in KEYS))
+    parts = (
+        pl.when(not_whole(key)).then(pl.format("{} is {}, no whole number", pl.lit(key), key)) for key in KEYS[1:3]
+    )
+    bad = []
+    for reason, detail in ((Reason.MISSING, missing), (Reason.WRONG_TYPE, pl.coalesce(*parts))):
+        judged = flat.with_columns(detail.alias("detail"))
+        broken = judged.filter(pl.col("detail").is_not_null())
+        bad.append(rejects_of(broken[LINE], reason, broken["detail"]))
+        flat = judged.filter(pl.col("detail").is_null()).drop("detail")
+    return flat, pl.concat(bad)
+
+
+def _fitting(rows: pl.DataFrame, block_tokens: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take apart the records that list more or fewer blocks than their prompt fills."""
     expected = (pl.col("input_length") / block_tokens).ceil().cast(pl.Int64)
     found = pl.col("hash_ids").list.len()
-    unfit = whole.filter(expected != found)
-    reasons = unfit.select(
-        pl.format("hash_ids lists {} blocks, expected {} of {} tokens", found, expected, pl.lit(block_tokens))
-    )
-    rows = whole.filter(expected == found).select(
+    unfit = rows.filter(expected != found)
+    told = pl.format("hash_ids lists {} blocks, expected {} of {} tokens", found, expected, pl.lit(block_tokens))
+    fit = rows.filter(expected == found) if len(unfit) else rows
+    return fit.select(
         LINE,
         (pl.col("timestamp") / 1e3).alias(s.ARRIVED_AT_S),
         pl.col("input_length").alias(s.PROMPT_TOKENS),
         pl.col("output_length").alias(s.OUTPUT_TOKENS),
         pl.col("hash_ids").alias(s.BLOCK_IDS),
-    )
-    return Reading(
-        rows=as_columns(rows, ROW_COLUMNS),
-        candidates=as_columns(rows.clear().select(LINE), CANDIDATE_COLUMNS),
-        rejects=pl.concat([bad, broken, rejects_of(unfit[LINE], reasons.to_series())]),
-        lines=len(lines),
-        raw=raw_of(lines),
-        clock="mooncake",
-        block_tokens=block_tokens,
-    )
-
-
-def _problem() -> pl.Expr:
-    missing = (pl.when(pl.col(key).is_null()).then(pl.lit(f"key {key!r} is missing")) for key in KEYS)
-    lengths = ("input_length", "output_length")
-    broken = (pl.when(not_whole(key)).then(pl.lit(f"{key} is no whole number")) for key in lengths)
-    return pl.coalesce(*missing, *broken)
+    ), rejects_of(unfit[LINE], Reason.BLOCKS_UNFIT, unfit.select(told).to_series())
 
 
 def _block_tokens(rows: pl.DataFrame) -> int:
-    if rows.is_empty():
-        return BLOCK_SIZES[0]
     for size in BLOCK_SIZES:
         fits = (rows["input_length"] / size).ceil() == rows["hash_ids"].list.len()
         if fits.sum() >= FITTING_SHARE * len(rows):

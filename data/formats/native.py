@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from lodestar.data import schema as s
 from lodestar.data.delimited import raw_of
 from lodestar.data.errors import DataError
-from lodestar.data.files import text_lines
-from lodestar.data.json_lines import RECORD, decoded
+from lodestar.data.json_lines import decoded
 from lodestar.data.native_write import write_decision_log
 from lodestar.data.reading import (
     CANDIDATE_COLUMNS,
@@ -23,44 +25,47 @@ from lodestar.data.reading import (
     Format,
     Reading,
     as_columns,
+    no_rejects,
     not_whole,
     rejects_of,
 )
+from lodestar.data.reasons import Reason
+from lodestar.data.sources import Source
 
 __all__ = ["FORMAT", "native_schema", "write_decision_log"]
 
 PARQUET_MAGIC: Final = b"PAR1"
-OUTCOME: Final[Columns] = {**dict.fromkeys(s.OUTCOMES_LATENCIES, pl.Float64), s.STATUS: pl.String}
-REQUEST: Final[Columns] = {
-    s.REQUEST_ID: pl.String,
-    s.ARRIVED_AT_S: pl.Float64,
-    # Whole numbers are read as Float64, because Polars would cut 2.5 to 2 without a word.
-    s.PROMPT_TOKENS: pl.Float64,
-    s.OUTPUT_TOKENS: pl.Float64,
-    s.BLOCK_IDS: pl.List(pl.Int64),
-}
-CANDIDATE: Final[Columns] = {
-    s.INSTANCE: pl.String,
-    s.GPU: pl.String,
-    **dict.fromkeys((*s.SNAPSHOT_FIELDS, s.SCORE, s.PROBABILITY), pl.Float64),
-}
-RECORD_TYPE: Final = pl.Struct(
-    {
-        "request": pl.Struct(REQUEST),
-        "block_tokens": pl.Float64,
-        s.SNAPSHOT_AGE_MS: pl.Float64,
-        s.POLICY: pl.String,
-        s.MODEL_VERSION: pl.String,
-        "candidates": pl.List(pl.Struct(CANDIDATE)),
-        "chosen": pl.String,
-        "outcome": pl.Struct(OUTCOME),
-    }
+ROWS_AT_ONCE: Final = 1 << 16
+NUMBER, TEXT = pa.float64(), pa.string()
+# Whole numbers are read as floats: what is no whole number is told apart afterwards, with its value.
+WHOLE: Final = (s.PROMPT_TOKENS, s.OUTPUT_TOKENS, s.CACHED_TOKENS, "block_tokens")
+REQUEST: Final = pa.struct(
+    [
+        (s.REQUEST_ID, TEXT),
+        (s.SESSION_ID, TEXT),
+        (s.ARRIVED_AT_S, NUMBER),
+        (s.PROMPT_TOKENS, NUMBER),
+        (s.OUTPUT_TOKENS, NUMBER),
+        (s.BLOCK_IDS, pa.list_(pa.int64())),
+    ]
 )
-# Values that Polars takes too kindly: booleans, block ids that are no whole numbers or no list, numbers for names.
-SUSPICIOUS: Final = (
-    r":\s*(true|false)|[\[,]\s*(true|false)"
-    r'|"block_ids"\s*:\s*(\[[^\]]*[.eE"{]|[^\[n\s])'
-    r'|"(request_id|instance|gpu|chosen|policy|model_version|status)"\s*:\s*[^"n\s]|"candidates"\s*:\s*[^\[n\s]'
+CANDIDATE: Final = pa.struct(
+    [(s.INSTANCE, TEXT), (s.GPU, TEXT), *((name, NUMBER) for name in (*s.SNAPSHOT_FIELDS, s.SCORE, s.PROBABILITY))]
+)
+OUTCOME: Final = pa.struct(
+    [*((name, NUMBER) for name in (*s.OUTCOMES_LATENCIES, *s.PHASES, s.CACHED_TOKENS)), (s.STATUS, TEXT)]
+)
+COLUMNS: Final = pa.schema(
+    [
+        ("request", REQUEST),
+        ("block_tokens", NUMBER),
+        (s.SNAPSHOT_AGE_MS, NUMBER),
+        (s.POLICY, TEXT),
+        (s.MODEL_VERSION, TEXT),
+        ("candidates", pa.list_(CANDIDATE)),
+        ("chosen", TEXT),
+        ("outcome", OUTCOME),
+    ]
 )
 
 
@@ -83,71 +88,114 @@ def sniff(head: bytes) -> bool:
     return first.startswith(b"{") and b'"request"' in first and b'"prompt_tokens"' in first
 
 
-def read(content: bytes) -> Reading:
-    """Read JSON Lines or Parquet; the order of the records is the order of dispatch where no arrivals are logged."""
-    if content.startswith(PARQUET_MAGIC):
-        return _read_parquet(content)
-    lines = text_lines(content)
-    records, bad = decoded(lines, RECORD_TYPE, native_schema(), SUSPICIOUS)
-    reading = _reading(records.unnest(RECORD), len(lines))
-    return Reading(
-        rows=reading.rows,
-        candidates=reading.candidates,
-        rejects=pl.concat([bad, reading.rejects]),
-        lines=len(lines),
-        raw=raw_of(lines),
-        clock=reading.clock,
-        block_tokens=reading.block_tokens,
-        gpu=reading.gpu,
-    )
+def read(source: Source) -> Iterator[Reading]:
+    """Read JSON Lines or Parquet, a row a record; without arrivals, the order of records is the order of dispatch."""
+    if source.head(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
+        yield from _read_parquet(source)
+        return
+    schema = native_schema()
+    for block in source.blocks():
+        records = decoded(block, COLUMNS, schema)
+        yield _reading(records.columns, records.lines, records.rejects, raw_of(block))
 
 
-def _read_parquet(content: bytes) -> Reading:
+def _read_parquet(source: Source) -> Iterator[Reading]:
     try:
-        frame = pl.read_parquet(io.BytesIO(content))
-        if "request" not in frame.columns:
-            raise DataError(f"no column 'request'; found {', '.join(frame.columns)[:200]}. See native.schema.json")
-        return _reading(frame.with_row_index(LINE, offset=1).with_columns(pl.col(LINE).cast(pl.Int64)), len(frame))
-    except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"not a native Parquet log ({first}); expected the columns of native.schema.json") from error
+        with source.on_disk() as path, pq.ParquetFile(path) as file:
+            if "request" not in file.schema_arrow.names:
+                names = ", ".join(file.schema_arrow.names)[:200]
+                raise DataError(f"no column 'request'; found {names}. See native.schema.json")
+            first = 1
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                table = _as_declared(pa.Table.from_batches([batch]))
+                numbered = table.append_column(LINE, pa.array(range(first, first + len(table)), pa.int64()))
+                yield _reading(numbered, len(table), no_rejects(), _record_of(table, first))
+                first += len(table)
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DataError(f"not a native Parquet log ({said}); expected the columns of native.schema.json") from error
 
 
-def _reading(records: pl.DataFrame, lines: int) -> Reading:
-    rows, bad = _rows(records)
-    candidates = _candidates(records).join(bad, on=LINE, how="anti", maintain_order="left")
-    gpu = candidates.filter(pl.col(s.GPU).is_not_null()).unique(s.INSTANCE, keep="first", maintain_order=True)
+def _as_declared(table: pa.Table) -> pa.Table:
+    """Bring a Parquet table to the declared types; a column that is of another kind is an error."""
+    found = [table[column.name] if column.name in table.column_names else None for column in COLUMNS]
+    kept = [(column, values) for column, values in zip(COLUMNS, found, strict=True) if values is not None]
+    return pa.table([_cast(values, column.type) for column, values in kept], names=[column.name for column, _ in kept])
+
+
+def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast, keeping of a struct the fields that are there."""
+    return values.cast(_narrowed(kind, values.type))
+
+
+def _narrowed(kind: pa.DataType, found: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind) and pa.types.is_struct(found):
+        names = {found.field(k).name: found.field(k).type for k in range(found.num_fields)}
+        kept = [pa.field(f.name, _narrowed(f.type, names[f.name])) for f in kind if f.name in names]
+        return pa.struct(kept)
+    if pa.types.is_list(kind) and (pa.types.is_list(found) or pa.types.is_large_list(found)):
+        return pa.list_(_narrowed(kind.value_type, found.value_type))
+    return kind
+
+
+def _record_of(table: pa.Table, first: int) -> Callable[[pl.Series], list[str | None]]:
+    return lambda lines: [json.dumps(table.slice(line - first, 1).to_pylist()[0], default=str) for line in lines]
+
+
+def _reading(table: pa.Table, lines: int, bad: pl.DataFrame, raw: Callable[[pl.Series], list[str | None]]) -> Reading:
+    flat = _flat(table)
+    rows, unsound = _sound_rows(flat)
+    candidates, gpu = _candidates(table)
+    if len(unsound):
+        candidates = candidates.join(unsound, on=LINE, how="anti", maintain_order="left")
     return Reading(
         rows=as_columns(rows, ROW_COLUMNS),
-        candidates=as_columns(candidates, CANDIDATE_COLUMNS),
-        rejects=bad,
+        candidates=candidates,
+        rejects=pl.concat([bad, unsound]),
         lines=lines,
-        raw=lambda wanted: [json.dumps(records.row(line - 1, named=True), default=str) for line in wanted],
+        raw=raw,
         clock="native" if rows[s.ARRIVED_AT_S].is_not_null().any() else None,
         block_tokens=_block_tokens(rows),
-        gpu=dict(gpu.select(s.INSTANCE, s.GPU).iter_rows()),
+        gpu=gpu,
     )
 
 
-def _rows(records: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Flatten the records, and reject those without an id or with a broken number of tokens."""
-    flat = records.drop("candidates", strict=False)
+def _flat(table: pa.Table) -> pl.DataFrame:
+    """Lay the fields of request and outcome side by side, with NULL for those that the log lacks."""
+    flat = pl.from_arrow(table.select([name for name in table.column_names if name != "candidates"]))
+    assert isinstance(flat, pl.DataFrame)
     for name in ("request", "outcome"):
-        flat = flat.unnest(name) if isinstance(flat.schema.get(name), pl.Struct) else flat.drop(name, strict=False)
-    columns = {**ROW_COLUMNS, s.PROMPT_TOKENS: pl.Float64, s.OUTPUT_TOKENS: pl.Float64, "block_tokens": pl.Float64}
-    flat = as_columns(flat.rename({"chosen": s.INSTANCE}, strict=False), columns)
-    blocks_alone = pl.col(s.BLOCK_IDS).is_not_null() & pl.col("block_tokens").is_null()
-    rules = {
-        "request.request_id is missing": pl.col(s.REQUEST_ID).fill_null("") == "",
-        "request.prompt_tokens is no whole number": not_whole(s.PROMPT_TOKENS),
-        "request.output_tokens is no whole number": not_whole(s.OUTPUT_TOKENS),
-        "block_tokens is no positive whole number": not_whole("block_tokens") | (pl.col("block_tokens") < 1),
-        "request.block_ids are given without block_tokens": blocks_alone,
-    }
-    reason = pl.coalesce(pl.when(broken).then(pl.lit(text)) for text, broken in rules.items())
-    judged = flat.with_columns(reason.alias("reason"))
-    bad = judged.filter(pl.col("reason").is_not_null())
-    return judged.filter(pl.col("reason").is_null()), rejects_of(bad[LINE], bad["reason"])
+        flat = flat.unnest(name) if name in flat.columns else flat
+    columns: Columns = {**ROW_COLUMNS, **dict.fromkeys(WHOLE, pl.Float64)}
+    return as_columns(flat.rename({"chosen": s.INSTANCE}, strict=False), columns)
+
+
+def _sound_rows(flat: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take apart the records without an id, with a broken number of tokens, or with blocks of no known size."""
+    rules = [
+        (Reason.MISSING, pl.col(s.REQUEST_ID).fill_null("") == "", pl.lit(f"request.{s.REQUEST_ID} is missing")),
+        *(
+            (Reason.WRONG_TYPE, not_whole(name), pl.format("{} is {}, no whole number", pl.lit(name), name))
+            for name in WHOLE
+        ),
+        (
+            Reason.WRONG_VALUE,
+            pl.col("block_tokens") < 1,
+            pl.format("block_tokens is {}, expected 1 or more", "block_tokens"),
+        ),
+        (
+            Reason.MISSING,
+            pl.col(s.BLOCK_IDS).is_not_null() & pl.col("block_tokens").is_null(),
+            pl.lit("request.block_ids are given without block_tokens"),
+        ),
+    ]
+    bad = [no_rejects()]
+    for reason, broken, detail in rules:
+        if flat.select(broken.any()).item():
+            hit = flat.filter(broken)
+            bad.append(rejects_of(hit[LINE], reason, hit.select(detail.alias("detail")).to_series()))
+            flat = flat.filter(~broken.fill_null(False))
+    return flat, pl.concat(bad)
 
 
 def _block_tokens(rows: pl.DataFrame) -> int | None:
@@ -159,13 +207,21 @@ def _block_tokens(rows: pl.DataFrame) -> int | None:
     return int(sizes[0]) if sizes else None
 
 
-def _candidates(records: pl.DataFrame) -> pl.DataFrame:
-    columns = {LINE: pl.Int64, **CANDIDATE}
-    kind = records.schema.get("candidates")
-    if not (isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct)):
-        return as_columns(records.clear().select(LINE), columns)
-    listed = records.select(LINE, "candidates").filter(pl.col("candidates").list.len() > 0)
-    return as_columns(listed.explode("candidates").unnest("candidates"), columns)
+def _candidates(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Lay the candidates of all records one under the other, each with the line of its record."""
+    if "candidates" not in table.column_names:
+        return as_columns(pl.DataFrame(schema={LINE: pl.Int64}), CANDIDATE_COLUMNS), {}
+    listed = table["candidates"].combine_chunks()
+    items = listed.flatten()
+    line = pc.take(table[LINE].combine_chunks(), pc.list_parent_indices(listed))
+    names = [items.type.field(k).name for k in range(items.type.num_fields)]
+    frame = pl.from_arrow(pa.table([line, *items.flatten()], names=[LINE, *names]))
+    assert isinstance(frame, pl.DataFrame)
+    gpu: dict[str, str] = {}
+    if s.GPU in names:
+        told = frame.filter(pl.col(s.GPU).is_not_null()).unique(s.INSTANCE, keep="first", maintain_order=True)
+        gpu = dict(told.select(s.INSTANCE, s.GPU).iter_rows())
+    return as_columns(frame, CANDIDATE_COLUMNS), gpu
 
 
 FORMAT: Final = Format(

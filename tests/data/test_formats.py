@@ -152,22 +152,27 @@ def test_a_usage_in_percent_is_rejected(workspace: Workspace, tmp_path: Path) ->
     path.write_text(f"{head}\n0,{row},0.99\n1,{row},99\n")
     assert ingest(workspace, [path], "d").rows_rejected == 1
     with open_store(workspace) as con:
-        assert con.execute("SELECT reason FROM rejects").fetchall() == [("kv_usage_ratio is outside 0–1",)]
+        assert con.execute("SELECT detail FROM rejects").fetchall() == [
+            ("kv_usage_ratio of candidate a is 99, expected 0 to 1",)
+        ]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("1,a,0,5,5,20,3,40,0,0,0,0", "prompt_tokens is not positive"),
-        ("1,c,100,5,105,20,3,40,0,0,0,0", "the chosen instance is not among the candidates"),
-        ("1,a,100,5,105,-20,3,40,0,0,0,0", "ttft_ms is negative"),
-        ("1,a,100,5,105,20,3,40,150,0,0,0", "hit_ratio is outside 0–1"),
-        ("1,a,100,5,105,20,3,40,0,-1,0,0", "a counter of a candidate is negative"),
-        ("1,a,1e2x,5,105,20,3,40,0,0,0,0", "column 'input_tokens': '1e2x' is no number"),
-        ("1,a,99.5,5,105,20,3,40,0,0,0,0", "column 'input_tokens': 99.5 is no whole number"),
-        ("1,a,100,5", "expected 12 fields, found 4"),
-        (",a,100,5,105,20,3,40,0,0,0,0", "request_id is missing, though other rows have it"),
-        ("0,a,100,5,105,20,3,40,0,0,0,0", "duplicate request_id"),
+        ("1,a,0,5,5,20,3,40,0,0,0,0", "wrong-value: prompt_tokens is 0, expected 1 or more"),
+        ("1,c,100,5,105,20,3,40,0,0,0,0", "chosen-not-candidate: the chosen instance is not among the candidates"),
+        ("1,a,100,5,105,-20,3,40,0,0,0,0", "negative-latency: ttft_ms is -20, expected 0 or more"),
+        ("1,a,100,5,105,20,3,40,150,0,0,0", "unit-out-of-range: hit_ratio of candidate a is 1.5, expected 0 to 1"),
+        (
+            "1,a,100,5,105,20,3,40,0,-1,0,0",
+            "negative-count: inflight_requests of candidate a is -1, expected 0 or more",
+        ),
+        ("1,a,1e2x,5,105,20,3,40,0,0,0,0", "wrong-type: column 'input_tokens': '1e2x' is no number"),
+        ("1,a,99.5,5,105,20,3,40,0,0,0,0", "wrong-type: column 'input_tokens': '99.5' is no whole number"),
+        ("1,a,100,5", "field-count: expected 12 fields, found 4"),
+        (",a,100,5,105,20,3,40,0,0,0,0", "missing-key: request_id is missing, though other rows have it"),
+        ("0,a,100,5,105,20,3,40,0,0,0,0", "duplicate-id: request_id '0' is there already"),
     ],
 )
 def test_a_bad_csv_row_is_rejected_with_its_line_and_reason(
@@ -178,7 +183,7 @@ def test_a_bad_csv_row_is_rejected_with_its_line_and_reason(
     report = ingest(workspace, [path], "bad")
     assert (report.rows_read, report.rows_stored, report.rows_rejected) == (2, 1, 1)
     with open_store(workspace) as con:
-        assert con.execute("SELECT line, reason, raw FROM rejects").fetchall() == [(3, reason, row)]
+        assert con.execute("SELECT line, reason || ': ' || detail, raw FROM rejects").fetchall() == [(3, reason, row)]
 
 
 def test_a_cut_klog_line_is_rejected(traces: Path, workspace: Workspace, tmp_path: Path) -> None:

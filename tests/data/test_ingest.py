@@ -130,7 +130,7 @@ def test_a_damaged_compressed_file_is_one_line(workspace: Workspace, tmp_path: P
     ("make", "message"),
     [
         (lambda path: None, "No such file or directory"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.mkdir(), "an empty directory"),
         (lambda path: path.write_text(""), "is empty"),
         (lambda path: path.write_text(AZURE), "no rows"),
     ],

@@ -58,13 +58,13 @@ def test_the_summary_is_json_and_fast(ingested: Ingested) -> None:
 
 def test_rejects_are_listed_by_reason_with_the_first_few(ingested: Ingested) -> None:
     (reject,) = inspect_dataset(ingested[0], "sharing47-random")["rejects"]
-    assert (reject["reason"], reject["rows"]) == ("prompt_tokens is not positive", 2)
+    assert (reject["reason"], reject["rows"]) == ("wrong-value", 2)
     assert [first["line"] for first in reject["first"]] == [1202, 1351]
 
 
 def test_times_without_a_zone_are_said_to_be_taken_as_utc(ingested: Ingested) -> None:
     summary = inspect_dataset(ingested[0], "azure")
-    assert summary["sources"][0]["notes"] == "times carry no zone and are taken as UTC"
+    assert summary["sources"][0]["notes"] == "times without a zone are taken as UTC"
     assert summary["time"]["origin"] == "2023-11-16T18:15:46.680590+00:00"
 
 

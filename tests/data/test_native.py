@@ -96,28 +96,37 @@ def changed(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (changed(chosen="c"), "the chosen instance is not among the candidates"),
-        (changed(candidates__0__probability=0.2), "probabilities do not sum to 1"),
-        (changed(candidates__0__probability=None), "probabilities are given for some candidates only"),
-        (changed(outcome__ttft_ms=-1.0), "ttft_ms is negative"),
-        (changed(candidates__1__hit_ratio=1.5), "hit_ratio is outside 0–1"),
-        (changed(candidates__0__kv_usage_ratio=87.0), "kv_usage_ratio is outside 0–1"),
-        (changed(candidates__0__kv_usage_ratio=-0.5), "kv_usage_ratio is outside 0–1"),
-        (changed(candidates__1__instance="a"), "a candidate is listed twice"),
-        (changed(request__prompt_tokens=...), "prompt_tokens is missing"),
-        (changed(request__request_id=...), "request.request_id is missing"),
-        (changed(request__prompt_tokens=2.5), "request.prompt_tokens is no whole number"),
-        (changed(request__prompt_tokens="ten"), "request.prompt_tokens: 'ten' is not of type 'integer'"),
-        (changed(request__prompt_tokens=True), "request.prompt_tokens: True is not of type 'integer'"),
-        (changed(outcome__e2e_ms=[1]), "outcome.e2e_ms: [1] is not of type 'number', 'null'"),
-        (changed(candidates__0__hit_ratio="x"), "candidates[0].hit_ratio: 'x' is not of type 'number', 'null'"),
-        (changed(chosen=7), "chosen: 7 is not of type 'string', 'null'"),
-        (changed(request__block_ids=[1, 2.5]), "request.block_ids[1]: 2.5 is not of type 'integer'"),
-        (changed(request__block_ids=[1]), "request.block_ids are given without block_tokens"),
-        (changed(outcome__status="lost"), "status is not one of ok, cancelled, error"),
-        (changed(request=...), "request.request_id is missing"),
-        ("{", "no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("[1]", "record: [1] is not of type 'object'"),
+        (changed(chosen="c"), "chosen-not-candidate: the chosen instance is not among the candidates"),
+        (changed(candidates__0__probability=0.2), "probability-sum: the probabilities sum to 0.95, expected 1"),
+        (changed(candidates__0__probability=None), "missing-key: probability is given for some candidates only"),
+        (changed(outcome__ttft_ms=-1.0), "negative-latency: ttft_ms is -1, expected 0 or more"),
+        (changed(candidates__1__hit_ratio=1.5), "unit-out-of-range: hit_ratio of candidate b is 1.5, expected 0 to 1"),
+        (
+            changed(candidates__0__kv_usage_ratio=87.0),
+            "unit-out-of-range: kv_usage_ratio of candidate a is 87, expected 0 to 1",
+        ),
+        (
+            changed(candidates__0__kv_usage_ratio=-0.5),
+            "unit-out-of-range: kv_usage_ratio of candidate a is -0.5, expected 0 to 1",
+        ),
+        (changed(candidates__1__instance="a"), "candidate-twice: an instance is listed twice"),
+        (changed(request__prompt_tokens=...), "missing-key: prompt_tokens is missing"),
+        (changed(request__request_id=...), "missing-key: request.request_id is missing"),
+        (changed(request__prompt_tokens=2.5), "wrong-type: prompt_tokens is 2.5, no whole number"),
+        (changed(request__prompt_tokens="ten"), "wrong-type: request.prompt_tokens: 'ten' is not of type 'integer'"),
+        (changed(request__prompt_tokens=True), "wrong-type: request.prompt_tokens: True is not of type 'integer'"),
+        (changed(outcome__e2e_ms=[1]), "wrong-type: outcome.e2e_ms: [1] is not of type 'number', 'null'"),
+        (
+            changed(candidates__0__hit_ratio="x"),
+            "wrong-type: candidates[0].hit_ratio: 'x' is not of type 'number', 'null'",
+        ),
+        (changed(chosen=7), "wrong-type: chosen: 7 is not of type 'string', 'null'"),
+        (changed(request__block_ids=[1, 2.5]), "wrong-type: request.block_ids[1]: 2.5 is not of type 'integer'"),
+        (changed(request__block_ids=[1]), "missing-key: request.block_ids are given without block_tokens"),
+        (changed(outcome__status="lost"), "wrong-value: status is lost, expected ok, cancelled, error"),
+        (changed(request=...), "missing-key: request.request_id is missing"),
+        ("{", "bad-json: no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[1]", "wrong-type: record: [1] is not of type 'object'"),
     ],
 )
 def test_a_bad_record_is_rejected_with_a_reason_that_names_it(
@@ -127,7 +136,7 @@ def test_a_bad_record_is_rejected_with_a_reason_that_names_it(
     path.write_text(f"{changed(request__request_id='0')}\n{line}\n")
     report = ingest(workspace, [path], "d")
     with open_store(workspace) as con:
-        assert con.execute("SELECT line, reason, raw FROM rejects").fetchall() == [(2, reason, line)]
+        assert con.execute("SELECT line, reason || ': ' || detail, raw FROM rejects").fetchall() == [(2, reason, line)]
     assert (report.rows_read, report.rows_stored, report.rows_rejected) == (2, 1, 1)
 
 
@@ -150,7 +159,7 @@ def test_a_rejected_parquet_row_keeps_its_content(workspace: Workspace, tmp_path
     ingest(workspace, [path], "d")
     with open_store(workspace) as con:
         line, reason, raw = con.execute("SELECT line, reason, raw FROM rejects").fetchall()[0]
-    assert (line, reason) == (2, "e2e_ms is negative")
+    assert (line, reason) == (2, "negative-latency")
     assert json.loads(raw)["outcome"]["e2e_ms"] == -3.0
 
 
