@@ -13,6 +13,7 @@ import polars as pl
 
 from lodestar.data import schema as s
 from lodestar.data.errors import ConfigError, DataError
+from lodestar.data.inserts import Inserts
 from lodestar.data.instances import Instances
 from lodestar.data.log import Ints
 from lodestar.data.reading import LINE, Reading
@@ -82,10 +83,11 @@ class Target:
     con: duckdb.DuckDBPyConnection
     dataset: str
     instances: Instances
+    inserts: Inserts
     clock: str | None
     clock_start_s: float | None
     block_tokens: int | None
-    is_new: bool
+    is_empty: bool
     next_index: int
 
     @classmethod
@@ -94,11 +96,13 @@ class Target:
         known = con.execute(
             "SELECT clock, clock_start_s, block_tokens FROM datasets WHERE dataset = ?", [dataset]
         ).fetchall()
-        (last,) = con.execute(
-            "SELECT coalesce(max(last_request_index), -1) FROM sources WHERE dataset = ?", [dataset]
-        ).fetchall()[0]
+        (last,) = con.execute("SELECT coalesce(max(last_request_index), -1) FROM sources").fetchall()[0]
+        (owned,) = con.execute("SELECT count(last_request_index) FROM sources WHERE dataset = ?", [dataset]).fetchall()[
+            0
+        ]
         clock, start, block_tokens = known[0] if known else (None, None, None)
-        return cls(con, dataset, Instances.of(con, dataset), clock, start, block_tokens, not known, last + 1)
+        instances, inserts = Instances.of(con, dataset), Inserts(con, dataset)
+        return cls(con, dataset, instances, inserts, clock, start, block_tokens, not owned, last + 1)
 
 
 def is_stored(con: duckdb.DuckDBPyConnection, source_id: str) -> bool:
@@ -143,8 +147,8 @@ def append_source(
         for reading in read():
             _require_fit(target, reading)
             tally = tallies[reading.partner]
-            _insert_rejects(con, dataset, reading, tally.facts)
-            _insert_rows(target, reading, tally.facts, times)
+            _insert_rejects(target, reading, tally.facts)
+            _insert_rows(target, reading, times)
             _insert_samples(target, reading, tally.facts, times)
             target.instances.learn(reading.gpu)
             tally.add(reading, len(reading.rejects))
@@ -152,6 +156,7 @@ def append_source(
                 progress(reading.lines)
         if not sum(tally.rows for tally in tallies):
             raise DataError(f"no rows; expected at least one in format {sources[0].format}. Check the file")
+        target.inserts.flush()
         target.instances.store()
         _finish(target, tallies, first, times, read)
     return tallies
@@ -171,10 +176,8 @@ def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def _require_fit(target: Target, reading: Reading) -> None:
     """Take the clock and the block size of the first rows; refuse rows of another clock or size."""
     if len(reading.rows):
-        if target.is_new:
-            target.clock, target.is_new = reading.clock, False
-        elif target.clock is None and reading.clock is not None and target.next_index == 0:
-            target.clock = reading.clock
+        if target.is_empty:
+            target.clock, target.is_empty = reading.clock, False
         if reading.clock != target.clock:
             raise DataError(
                 f"dataset {target.dataset!r} has its arrivals by clock {target.clock or 'none'!r}, this file by "
@@ -188,7 +191,7 @@ def _require_fit(target: Target, reading: Reading) -> None:
     target.block_tokens = target.block_tokens or reading.block_tokens
 
 
-def _insert_rejects(con: duckdb.DuckDBPyConnection, dataset: str, reading: Reading, facts: Facts) -> None:
+def _insert_rejects(target: Target, reading: Reading, facts: Facts) -> None:
     rejects = reading.rejects
     if rejects.is_empty():
         return
@@ -197,10 +200,11 @@ def _insert_rejects(con: duckdb.DuckDBPyConnection, dataset: str, reading: Readi
         found = pl.Series("raw", reading.raw(rejects[LINE].filter(lacking)), dtype=pl.String)
         filled = pl.concat([rejects.filter(~lacking), rejects.filter(lacking).with_columns(found)])
         rejects = filled.sort(LINE)
-    insert(con, "rejects", rejects, dataset=dataset, source_id=facts.source_id, file=facts.file)
+    of_source = {s.SOURCE_ID: facts.source_id, "file": facts.file}
+    target.inserts.add("rejects", rejects.with_columns(pl.lit(value).alias(name) for name, value in of_source.items()))
 
 
-def _insert_rows(target: Target, reading: Reading, facts: Facts, times: list[float]) -> None:
+def _insert_rows(target: Target, reading: Reading, times: list[float]) -> None:
     rows = reading.rows
     if rows.is_empty():
         return
@@ -218,12 +222,12 @@ def _insert_rows(target: Target, reading: Reading, facts: Facts, times: list[flo
     rows = rows.with_columns(pl.Series(s.REQUEST_INDEX, index), pl.Series(s.INSTANCE_INDEX, chosen).replace(-1, None))
     candidates, propensity = _candidates(target, reading.candidates, rows[LINE].to_numpy(), index, chosen)
     rows = rows.with_columns(pl.Series(s.PROPENSITY, propensity).fill_nan(None))
-    con, dataset = target.con, target.dataset
-    insert(con, "requests", rows, dataset=dataset, source_id=facts.source_id)
-    insert(con, "blocks", _where(rows, s.BLOCK_IDS), dataset=dataset)
-    insert(con, "decisions", _where(rows, s.INSTANCE_INDEX), dataset=dataset)
-    insert(con, "outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.STATUS), dataset=dataset)
-    insert(con, "candidates", candidates, dataset=dataset)
+    inserts = target.inserts
+    inserts.add("requests", rows)
+    inserts.add("blocks", _where(rows, s.BLOCK_IDS))
+    inserts.add("decisions", _where(rows, s.INSTANCE_INDEX))
+    inserts.add("outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.STATUS))
+    inserts.add("candidates", candidates)
 
 
 def _where(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -259,23 +263,15 @@ def _insert_samples(target: Target, reading: Reading, facts: Facts, times: list[
     if samples.is_empty():
         return
     at = (pl.col(s.SAMPLED_AT_S) + reading.zero_s).alias(s.SAMPLED_AT_S)
-    number = pl.Series(s.INSTANCE_INDEX, target.instances.numbers(samples[s.INSTANCE])).replace(-1, None)
+    names = samples[s.INSTANCE].replace(
+        {name: target.instances.full_name(name) for name in samples[s.INSTANCE].unique()}
+    )
+    number = pl.Series(s.INSTANCE_INDEX, target.instances.numbers(names)).replace(-1, None)
     samples = samples.with_columns(at, number)
     times += [float(samples[s.SAMPLED_AT_S].min()), float(samples[s.SAMPLED_AT_S].max())]  # type: ignore[arg-type]
-    constants = {"dataset": target.dataset, "source_id": facts.source_id, "clock": reading.clock}
-    insert(target.con, "engine_samples", samples, **constants)
-
-
-def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, **constants: str | None) -> None:
-    """Insert the columns that a table has and the frame tells; the others stay NULL."""
-    if frame.is_empty():
-        return
-    told = [name for name in s.TABLES[table] if name in frame.columns and frame[name].null_count() < len(frame)]
-    names = [name for name in constants if name in s.TABLES[table]]
-    con.register("incoming", frame.select(told).to_arrow())
-    columns = ", ".join([*(f'? AS "{name}"' for name in names), *(f'"{name}"' for name in told)])
-    con.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM incoming", [constants[name] for name in names])
-    con.unregister("incoming")
+    of_source = {s.SOURCE_ID: facts.source_id, "clock": reading.clock}
+    named = (pl.lit(value, dtype=pl.String).alias(name) for name, value in of_source.items())
+    target.inserts.add("engine_samples", samples.with_columns(named))
 
 
 def _finish(
@@ -302,12 +298,14 @@ def _finish(
             "SELECT coalesce(max(number) + 1, 0) FROM sources WHERE dataset = ?", [dataset]
         ).fetchall()[0]
     for tally in tallies:
-        _insert_source(target, tally, number, first, span)
+        _insert_source(target, tally, tally is own, number, first, span)
     _set_policy(con, dataset)
 
 
-def _insert_source(target: Target, tally: Tally, number: int, first: int, span: tuple[float, float] | None) -> None:
-    facts, owns = tally.facts, target.next_index > first
+def _insert_source(
+    target: Target, tally: Tally, is_main: bool, number: int, first: int, span: tuple[float, float] | None
+) -> None:
+    facts, owns = tally.facts, is_main and target.next_index > first
     values: dict[str, Any] = {
         "source_id": facts.source_id,
         "dataset": target.dataset,
@@ -348,6 +346,7 @@ def _set_policy(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
     con.execute(
         """UPDATE datasets SET policy = (
             SELECT CASE WHEN count(DISTINCT coalesce(policy, '')) = 1 THEN any_value(policy) END
-        FROM decisions WHERE dataset = $dataset) WHERE dataset = $dataset""",
+        FROM decisions JOIN requests USING (request_index) WHERE requests.dataset = $dataset)
+        WHERE dataset = $dataset""",
         {"dataset": dataset},
     )

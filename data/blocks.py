@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Final
 
 import polars as pl
@@ -27,11 +27,17 @@ class Block:
         content: the lines; one that cannot be read stands as an empty line, so that the others keep their numbers.
         first_line: number of its first line, from 1.
         aside: `rejects` of the lines that cannot be read: too long, or not UTF-8.
+        rows: how many lines it has, empty ones included.
     """
 
     content: bytes
     first_line: int
     aside: pl.DataFrame
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count the lines, empty ones included."""
+        object.__setattr__(self, "rows", self.content.count(b"\n"))
 
     def lines(self) -> pl.DataFrame:
         r"""Return frame `line`, `raw`, without the empty lines.
@@ -56,14 +62,15 @@ def blocks(stream: IO[bytes], size: int = BLOCK_BYTES) -> Iterator[Block]:
     part = stream.read(size).removeprefix(BOM)
     while part:
         ahead = stream.read(size)
-        kept += part if ahead or part.endswith(b"\n") else part + b"\n"
-        part = ahead
-        end = kept.rfind(b"\n") + 1
+        part = part if ahead or part.endswith(b"\n") else part + b"\n"
+        end = part.rfind(b"\n") + 1
         if end:
-            block = _sound(kept[:end], line)
+            block = _sound(kept + part[:end], line)
             yield block
-            line, kept = line + block.content.count(b"\n"), kept[end:]
-        elif len(kept) > MOST_LINE_BYTES:
+            line, kept, part = line + block.rows, part[end:], ahead
+            continue
+        kept, part = kept + part, ahead
+        if len(kept) > MOST_LINE_BYTES:
             length, part = _skipped(stream, len(kept), part, size)
             yield Block(b"\n", line, _too_long(line, kept[:KEPT_BYTES], length))
             line, kept = line + 1, b""

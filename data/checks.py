@@ -42,8 +42,13 @@ def checked(reading: Reading, named: bool = False) -> Reading:
     """
     named |= reading.rows[s.REQUEST_ID].null_count() < len(reading.rows)
     bad = [_broken(reading.rows, _row_rules(reading, named)), _broken(reading.samples, _sample_rules())]
-    sound = reading.rows.join(bad[0], on=LINE, how="anti", maintain_order="left") if len(bad[0]) else reading.rows
-    bad.append(candidate_rejects(sound, reading.candidates))
+    sound, candidates = reading.rows, reading.candidates
+    if len(bad[0]):
+        # Without their candidates too, since a row is refused once.
+        sound, candidates = (
+            each.join(bad[0], on=LINE, how="anti", maintain_order="left") for each in (sound, candidates)
+        )
+    bad.append(candidate_rejects(sound, candidates))
     if not any(map(len, bad)):
         return reading
     rejects = pl.concat(bad)

@@ -16,12 +16,14 @@ from lodestar.data.blocks import Block
 from lodestar.data.errors import DataError
 from lodestar.data.reading import LINE, no_rejects, not_whole, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import Source
+from lodestar.data.sources import Source, printable
 
-__all__ = ["Fields", "csv_parts", "header_of", "raw_of", "typed", "utc_ns"]
+__all__ = ["Fields", "csv_parts", "header_of", "raw_of", "time_of", "typed", "utc_ns"]
 
 QUOTE: Final = b'"'
+YEARS: Final = (1678, 2261)  # that nanoseconds since 1970 reach in 64 bits
 ZONE: Final = r"(Z|[+-]\d\d:?\d\d)$"
+REACHED_YEARS: Final = (1678, 2261)  # whole ones, by nanoseconds in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,16 @@ class Fields:
 
 
 class Part(NamedTuple):
-    """A block's good lines as columns with `line`, its rejects, how many lines it has, and the lines themselves."""
+    """A block's good lines as columns with `line`, its rejects, how many lines it has, and the lines themselves.
+
+    `lacks_zone` tells that a time of it names no zone.
+    """
 
     columns: pl.DataFrame
     rejects: pl.DataFrame
     lines: int
     block: Block
+    lacks_zone: bool
 
 
 def header_of(head: bytes, separator: str = ",") -> list[str]:
@@ -69,7 +75,7 @@ def header_of(head: bytes, separator: str = ",") -> list[str]:
     ['a', 'b']
     """
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in text.split("\n") if line.strip()), "")
     return [name.strip() for name in _split(first, separator)]
 
 
@@ -78,7 +84,7 @@ def csv_parts(source: Source, fields: Fields, required: tuple[str, ...] = (), se
     header: list[str] = []
     for block in source.blocks():
         if not header:
-            start = next((place for place, raw in enumerate(block.content.split(b"\n")) if raw.strip()), None)
+            start = next((place for place, raw in enumerate(block.content.decode().split("\n")) if raw.strip()), None)
             if start is None:
                 continue
             header = _sound_header(header_of(block.content, separator), required)
@@ -94,26 +100,30 @@ def _sound_header(header: list[str], required: tuple[str, ...]) -> list[str]:
         raise DataError(f"column {twice[0]!r} is there twice; expected it once. Remove one")
     missing = [name for name in required if name not in header]
     if missing:
-        raise DataError(f"column {missing[0]!r} is missing; found {', '.join(header)[:200]}. Choose another --format")
+        found = printable(", ".join(header)[:200])
+        raise DataError(f"column {missing[0]!r} is missing; found {found}. Choose another --format")
     return header
 
 
 def _part(block: Block, header: list[str], fields: Fields, separator: str) -> Part:
     fast = _fast(block, header, fields, separator)
     if fast is not None:
-        return Part(fast, no_rejects(), len(fast), block)
+        columns, zone = fast
+        return Part(columns, no_rejects(), len(columns), block, bool(fields.times) and zone is None)
     lines = block.lines()
     split, misshapen = _split_lines(lines, header, fields.columns, separator)
     columns, unreadable = typed(split, fields)
-    return Part(columns, pl.concat([misshapen, unreadable]), len(lines), block)
+    unzoned = split.select(pl.any_horizontal(*((~pl.col(n).str.contains(ZONE)).any() for n in fields.times), False))
+    return Part(columns, pl.concat([misshapen, unreadable]), len(lines), block, bool(unzoned.item()))
 
 
-def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> pl.DataFrame | None:
-    """Read a block at once if every line of it is plain and good."""
-    content = block.content.replace(b"\r\n", b"\n") if b"\r" in block.content else block.content
-    rows = content.count(b"\n")
+def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> tuple[pl.DataFrame, str | None] | None:
+    """Read a block at once if every line of it is plain and good; return with it the zone of its times."""
+    content, rows = block.content, block.rows
     # As many separators as there should be, and Arrow stops at a line with too many: then no line has too few.
     if not rows or QUOTE in content or content.count(separator.encode()) != rows * (len(header) - 1):
+        return None
+    if fields.times and not (fields.times == (header[0],) and _of_this_century(content, rows)):
         return None
     for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
         types = dict.fromkeys(fields.texts, pa.string()) | dict.fromkeys(fields.numbers, pa.float64())
@@ -131,7 +141,13 @@ def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> pl
     if any(bool(check.item()) for check in (blank, odd, fraction, untimed)):
         return None
     number = pl.int_range(block.first_line, block.first_line + rows, dtype=pl.Int64, eager=True)
-    return found.with_columns(*(pl.col(n).dt.epoch("ns") for n in fields.times), number.alias(LINE))
+    columns = found.with_columns(*(pl.col(n).dt.epoch("ns") for n in fields.times), number.alias(LINE))
+    return columns, kind.tz
+
+
+def _of_this_century(content: bytes, rows: int) -> bool:
+    """Tell whether every line starts with such a year: of years beyond its nanoseconds Arrow makes others."""
+    return content.startswith(b"20") and content.count(b"\n20") == rows - 1
 
 
 def _arrow(content: bytes, header: list[str], types: dict[str, pa.DataType], separator: str) -> pa.Table | None:
@@ -206,10 +222,22 @@ def utc_ns(column: pl.Expr) -> pl.Expr:
     [(1500000000,), (0,), (None,)]
     """
     text = column.str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
-    naive = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
-    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="ns", strict=False)
+    naive, zoned = (_in_reach(text, layout) for layout in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z"))
     both = pl.coalesce(naive, zoned.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
     return both.dt.epoch("ns")
+
+
+def _in_reach(text: pl.Expr, layout: str) -> pl.Expr:
+    """Read times of the years that nanoseconds reach; of any other year Polars would make one of these."""
+    year = text.str.to_datetime(layout, time_unit="us", strict=False).dt.year()
+    reached = year.is_between(*REACHED_YEARS)
+    return pl.when(reached).then(text).str.to_datetime(layout, time_unit="ns", strict=False)
+
+
+def time_of(text: pl.Expr, layout: str) -> pl.Expr:
+    """Read times in nanoseconds; years that these do not reach are no time, where Polars would give another one."""
+    year = text.str.to_datetime(layout, time_unit="us", strict=False).dt.year()
+    return pl.when(year.is_between(*YEARS)).then(text).str.to_datetime(layout, time_unit="ns", strict=False)
 
 
 def raw_of(block: Block) -> Callable[[pl.Series], list[str | None]]:

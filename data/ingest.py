@@ -20,7 +20,7 @@ from lodestar.data.plan import Job, format_named, plan
 from lodestar.data.prefetch import prefetched
 from lodestar.data.reading import LINE, Format, Reading
 from lodestar.data.schema import REQUEST_ID
-from lodestar.data.sources import Source, sources_of
+from lodestar.data.sources import sources_of
 from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
 
@@ -108,7 +108,9 @@ def ingest(
     strict: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> IngestReport:
-    """Add files, directories, archives, patterns or stdin (``-``) to a dataset; a source that fails leaves those before.
+    """Add files, directories, archives, patterns or stdin (``-``) to a dataset.
+
+    A source that fails leaves those before it stored.
 
     Files of one dataset belong together: where a format counts time from a start of its own, or numbers prefix blocks
     on its own, all its files are taken to share that start and that numbering.
@@ -179,7 +181,7 @@ def _facts(job: Job, dataset: str) -> list[Facts]:
     found = []
     for source, format in ((job.source, job.format), *job.companions):
         sha256, size = source.sha256()
-        identity = f"{dataset}/{sha256[:16]}"
+        identity = f"{dataset}/{sha256[:16]}{format.key and '-' + format.key}"
         found.append(Facts(identity, source.name, sha256, format.name, size, licence_beside(source.path)))
     if len(found) > 1:
         # With other companions the same content tells something else.

@@ -47,6 +47,16 @@ class Instances:
         found: Ints = table[category.to_physical().cast(pl.Int64).fill_null(len(table) - 1).to_numpy()]
         return found
 
+    def full_name(self, short: str | None) -> str | None:
+        """Return the one known instance of which this is the end of the name, as engines name their own logs.
+
+        A pod is ``deepseek-66f657bd76-v45v6`` to the gateway, and its log file ``66f657bd76-v45v6``.
+        """
+        if short is None or short in self.number:
+            return short
+        longer = [name for name in self.number if name.endswith(f"-{short}")]
+        return longer[0] if len(longer) == 1 else short
+
     def learn(self, gpu: Mapping[str, str]) -> None:
         """Note the GPU of instances; what was known before stays."""
         self.gpu = {**gpu, **self.gpu}

@@ -40,7 +40,7 @@ def is_first_use() -> bool:
 
 def jit(function: F) -> F:
     """Compile a function of arrays and numbers on its first call and keep the machine code on disk."""
-    compiled: F = numba.njit(cache=True, error_model="numpy")(function)
+    compiled: F = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
     return compiled
 
 
@@ -48,7 +48,7 @@ def jit_as(signature: Any) -> Callable[[F], F]:
     """Compile for one signature only, so that the function can be handed to compiled code as a value."""
 
     def decorate(function: F) -> F:
-        compiled: F = numba.njit(signature, cache=True, error_model="numpy")(function)
+        compiled: F = numba.njit(signature, cache=True, error_model="numpy", nogil=True)(function)
         return compiled
 
     return decorate

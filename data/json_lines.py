@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import jsonschema
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.json as paj
 
 from lodestar.data.blocks import Block
+from lodestar.data.json_bulk import FEWEST_BYTES, BulkParser
+from lodestar.data.prefetch import prefetched
 from lodestar.data.reading import LINE, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
 
-__all__ = ["Refused", "decoded", "load_json", "records"]
+__all__ = ["Decoder", "Refused", "load_json", "records"]
 
 PARSE_BYTES: Final = 1 << 22
-DEEPEST: Final = 200
+#: The rule of a JSON Schema that a record breaks → why it is refused; any other rule is about its value.
+REASONS: Final = {"required": Reason.MISSING, "type": Reason.WRONG_TYPE}
 
 
 class Refused(Exception):
@@ -39,27 +43,92 @@ class Decoded(NamedTuple):
     lines: int
 
 
-def decoded(block: Block, columns: pa.Schema, schema: dict[str, Any]) -> Decoded:
-    """Decode a block of JSON objects, one a line, into typed columns, whole or NULL where a key is absent.
+class Decoder:
+    """Decodes blocks of JSON objects, one a line, into typed columns, whole or NULL where a key is absent.
 
     Arrow's parser is fast and takes no value of another type, but stops at the first bad line: that line is found by
     halving, and `schema`, a JSON Schema, gives its reason. Keys that `columns` does not name are not looked at.
     """
-    content = block.content.replace(b"\r\n", b"\n") if b"\r" in block.content else block.content
-    # Only keys that stand in the text cost time.
-    present = pa.schema([_present(column, content) for column in columns])
-    rows = content.count(b"\n")
-    aligned = content.startswith(b"{") and content.endswith(b"}\n") and content.count(b"}\n{") == rows - 1
-    if aligned and (table := _parsed(content, present, rows)) is not None:
-        number = pa.array(range(block.first_line, block.first_line + rows), pa.int64())
-        return Decoded(table.append_column(LINE, number), no_rejects(), rows)
-    lines = block.lines()
-    validator = jsonschema.Draft202012Validator(schema)
-    parts = list(_halved(lines, present, validator))
-    tables = [part for part in parts if isinstance(part, pa.Table)]
-    rejects = [part for part in parts if isinstance(part, pl.DataFrame)]
-    none = present.append(pa.field(LINE, pa.int64())).empty_table()
-    return Decoded(pa.concat_tables([none, *tables]), pl.concat([no_rejects(), *rejects]), len(lines))
+
+    def __init__(self, columns: pa.Schema, schema: dict[str, Any]) -> None:
+        self._columns, self._present = columns, columns
+        self._validator = jsonschema.Draft202012Validator(schema)
+        self._others = "error"
+        self._bulk: BulkParser | None = None
+
+    def over(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Decoded]]:
+        """Decode blocks one after the other, the next one while the caller works on this one."""
+        return prefetched((block, self.decoded(block)) for block in blocks)
+
+    def decoded(self, block: Block) -> Decoded:
+        """Decode a block; a number that is too large comes out as infinite, which no check lets through."""
+        content = block.content.replace(b"\r\n", b"\n") if b"\r" in block.content else block.content
+        rows = block.rows
+        table = self._in_bulk(content, rows)
+        if table is None and _aligned(content, rows):
+            table = self._whole(content, rows)
+        if table is not None:
+            number = pa.array(np.arange(block.first_line, block.first_line + rows))
+            return Decoded(table.append_column(LINE, number), no_rejects(), rows)
+        lines = block.lines()
+        parts = list(self._halved(lines))
+        tables = [part for part in parts if isinstance(part, pa.Table)]
+        rejects = [part for part in parts if isinstance(part, pl.DataFrame)]
+        none = self._columns.append(pa.field(LINE, pa.int64())).empty_table()
+        return Decoded(pa.concat_tables([none, *tables]), pl.concat([no_rejects(), *rejects]), len(lines))
+
+    def _in_bulk(self, content: bytes, rows: int) -> pa.Table | None:
+        """Parse a large block the fastest way, if it has no other keys than the columns."""
+        if self._others != "error" or len(content) < FEWEST_BYTES:
+            return None
+        if self._bulk is None:
+            self._bulk = BulkParser()
+            self._present = pa.schema([_present(column, content) for column in self._columns])
+        return self._bulk.parsed(content, self._present, rows)
+
+    def _whole(self, content: bytes, rows: int) -> pa.Table | None:
+        """Parse a block with the keys of the one before; if it has others, with those that stand in its text."""
+        if self._others == "error" and (table := _parsed(content, self._present, rows, "error")) is not None:
+            return table
+        self._present = pa.schema([_present(column, content) for column in self._columns])
+        for self._others in ("error", "ignore"):
+            if (table := _parsed(content, self._present, rows, self._others)) is not None:
+                return table
+        return None
+
+    def _halved(self, lines: pl.DataFrame) -> Iterator[pa.Table | pl.DataFrame]:
+        if not len(lines):
+            return
+        text = lines["raw"].to_list()
+        content = ("\n".join(text) + "\n").encode()
+        whole = all(raw.lstrip()[:1] == "{" and raw.rstrip()[-1:] == "}" for raw in text)
+        table = _parsed(content, self._columns, len(lines), "ignore") if whole else None
+        if table is not None:
+            yield table.append_column(LINE, lines[LINE].to_arrow())
+        elif len(lines) == 1:
+            yield self._reject(lines)
+        else:
+            half = len(lines) // 2
+            yield from self._halved(lines[:half])
+            yield from self._halved(lines[half:])
+
+    def _reject(self, line: pl.DataFrame) -> pl.DataFrame:
+        try:
+            record = load_json(line["raw"][0])
+        except Refused as error:
+            return rejects_of(line[LINE], error.reason, [error.detail], line["raw"].to_list())
+        worst = jsonschema.exceptions.best_match(self._validator.iter_errors(record))
+        if worst is None:
+            detail, reason = "a value is of no type that this format holds", Reason.WRONG_TYPE
+        else:
+            detail = f"{_path(worst.absolute_path)}: {worst.message[:200]}"
+            reason = REASONS.get(str(worst.validator), Reason.WRONG_VALUE)
+        return rejects_of(line[LINE], reason, [detail], line["raw"].to_list())
+
+
+def _aligned(content: bytes, rows: int) -> bool:
+    """Tell whether every line is an object: none is empty, and none goes on in the next."""
+    return content.startswith(b"{") and content.endswith(b"}\n") and content.count(b"}\n{") == rows - 1
 
 
 def _present(column: pa.Field, content: bytes) -> pa.Field:
@@ -73,13 +142,13 @@ def _present(column: pa.Field, content: bytes) -> pa.Field:
     return pa.field(column.name, pa.list_(struct) if pa.types.is_list(kind) else struct)
 
 
-def _parsed(content: bytes, columns: pa.Schema, rows: int) -> pa.Table | None:
-    """Parse as many objects as there are lines, or nothing."""
+def _parsed(content: bytes, columns: pa.Schema, rows: int, others: str) -> pa.Table | None:
+    """Parse as many objects as there are lines, or nothing; `others` says what keys without a column do."""
     try:
         table = paj.read_json(
             io.BytesIO(content),
             read_options=paj.ReadOptions(block_size=max(PARSE_BYTES, 2 * len(content) // max(rows, 1))),
-            parse_options=paj.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore"),
+            parse_options=paj.ParseOptions(explicit_schema=columns, unexpected_field_behavior=others),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
@@ -109,40 +178,6 @@ def _items(table: pa.Table, name: str) -> pl.DataFrame | None:
     found = pl.from_arrow(pa.table(values.flatten(), names=[child.name for child in values.type]))
     assert isinstance(found, pl.DataFrame)
     return found
-
-
-def _halved(
-    lines: pl.DataFrame, columns: pa.Schema, validator: jsonschema.Draft202012Validator
-) -> Iterator[pa.Table | pl.DataFrame]:
-    if not len(lines):
-        return
-    text = lines["raw"].to_list()
-    content = ("\n".join(text) + "\n").encode()
-    whole = all(raw.lstrip()[:1] == "{" and raw.rstrip()[-1:] == "}" for raw in text)
-    table = _parsed(content, columns, len(lines)) if whole else None
-    if table is not None:
-        yield table.append_column(LINE, lines[LINE].to_arrow())
-    elif len(lines) == 1:
-        yield _reject(lines, validator)
-    else:
-        half = len(lines) // 2
-        yield from _halved(lines[:half], columns, validator)
-        yield from _halved(lines[half:], columns, validator)
-
-
-def _reject(line: pl.DataFrame, validator: jsonschema.Draft202012Validator) -> pl.DataFrame:
-    try:
-        record = load_json(line["raw"][0])
-    except Refused as error:
-        return rejects_of(line[LINE], error.reason, [error.detail], line["raw"].to_list())
-    worst = jsonschema.exceptions.best_match(validator.iter_errors(record))
-    if worst is None:
-        detail, reason = "a value is of no type that this format holds, or a key is there twice", Reason.WRONG_TYPE
-    else:
-        detail = f"{_path(worst.absolute_path)}: {worst.message[:200]}"
-        reason = Reason.MISSING if worst.validator == "required" else Reason.WRONG_TYPE
-        reason = reason if worst.validator in ("required", "type") else Reason.WRONG_VALUE
-    return rejects_of(line[LINE], reason, [detail], line["raw"].to_list())
 
 
 def _path(parts: Iterator[str | int]) -> str:

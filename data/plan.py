@@ -69,10 +69,14 @@ def _format_of(source: Source, forced: Format | None) -> tuple[Format | None, st
 
 def _joined(jobs: list[Job]) -> list[Job]:
     """Give each source its companions: those of the same folder, or of the whole call if it is the only one."""
-    mains = [job for job in jobs if job.format.companions]
+    # A companion may take companions of its own where its main is not there, so mains go first.
+    partners_of = {name for job in jobs for name in job.format.companions}
+    mains = sorted((job for job in jobs if job.format.companions), key=lambda job: job.format.name in partners_of)
     taken: set[int] = set()
     joined = {}
     for main in mains:
+        if id(main) in taken:
+            continue
         alone = sum(job.format == main.format for job in mains) == 1
         partners = [
             job

@@ -189,6 +189,7 @@ class Format:
         read: source → canonical frames, part by part.
         sample: what its tests read: 'real logs', or 'the documented schema' where there were none to be had.
         companions: formats whose files, named in the same call, are read together with a file of this one.
+        key: what else than the content a reading depends on, such as the hash of a mapping file.
     """
 
     name: str
@@ -198,3 +199,4 @@ class Format:
     read: Callable[[Source], Iterator[Reading]]
     sample: str = "real logs"
     companions: tuple[str, ...] = ()
+    key: str = ""

@@ -185,7 +185,17 @@ def _at(record: dict[str, Any], path: str, required: bool) -> Any:
         value = None if value is None else value.get(key)
     if value is None and required:
         raise Refused(Reason.MISSING, f"{path} is missing")
+    if isinstance(value, str) and not value.isascii():
+        _require_characters(path, value)
     return value
+
+
+def _require_characters(path: str, value: str) -> None:
+    """Refuse half of a surrogate pair, which JSON may escape and no store can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(Reason.NOT_UTF8, f"{path}: {_shown(value)} holds what is no character") from None
 
 
 def _shown(value: Any) -> str:

@@ -21,29 +21,30 @@ HANGING: Final = ("blocks", "decisions", "outcomes", "candidates")
 # earlier one left out, but not another one: the same requests under another router are no new version.
 REPEATED_REQUESTS: Final = """
 WITH told AS (
-    SELECT r.source_id, r.request_index, r.request_id, r.prompt_tokens, r.output_tokens,
+    SELECT r.request_index, r.request_id, r.prompt_tokens, r.output_tokens,
         round(r.arrived_at_s * 1e5) AS arrived, d.instance_index, o.ttft_ms, o.e2e_ms
     FROM requests r
-    LEFT JOIN decisions d USING (dataset, request_index)
-    LEFT JOIN outcomes o USING (dataset, request_index)
+    LEFT JOIN decisions d USING (request_index)
+    LEFT JOIN outcomes o USING (request_index)
     WHERE r.dataset = $dataset)
-SELECT old.source_id, count(DISTINCT old.request_index) FROM told old JOIN told new
+SELECT sources.source_id, count(DISTINCT old.request_index) FROM told old JOIN told new
     ON old.prompt_tokens = new.prompt_tokens
     AND old.output_tokens IS NOT DISTINCT FROM new.output_tokens
     AND old.request_id IS NOT DISTINCT FROM new.request_id
     AND old.arrived IS NOT DISTINCT FROM new.arrived
-WHERE old.request_index < $first AND new.request_index >= $first AND old.source_id = ANY($among)
+JOIN sources ON old.request_index BETWEEN sources.first_request_index AND sources.last_request_index
+WHERE old.request_index < $first AND new.request_index >= $first AND sources.source_id IN (SELECT unnest($among))
     AND coalesce(old.instance_index = new.instance_index, true)
     AND coalesce(abs(old.ttft_ms - new.ttft_ms) < 0.01, true)
     AND coalesce(abs(old.e2e_ms - new.e2e_ms) < 0.01, true)
-GROUP BY old.source_id
+GROUP BY sources.source_id
 """
 REPEATED_SAMPLES: Final = """
 SELECT old.source_id, count(DISTINCT old.rowid) FROM engine_samples old JOIN engine_samples new
     ON old.instance_index IS NOT DISTINCT FROM new.instance_index AND old.sampled_at_s = new.sampled_at_s
     AND old.running_requests IS NOT DISTINCT FROM new.running_requests
 WHERE old.dataset = $dataset AND new.dataset = $dataset
-    AND new.source_id = $source_id AND old.source_id = ANY($among)
+    AND new.source_id = $source_id AND old.source_id IN (SELECT unnest($among))
 GROUP BY old.source_id
 """
 
@@ -79,17 +80,17 @@ def replace_earlier_version(
             'SELECT number, "file", sha256, stored FROM sources WHERE source_id = ?', [name]
         ).fetchall()[0]
         if count.get(name, 0) >= max(REPEATED_SHARE * stored, 1):
-            _remove(con, dataset, name)
+            _remove(con, name)
             return number, f"{file} ({sha256[:8]}, {stored} rows stored)"
     return None
 
 
-def _remove(con: duckdb.DuckDBPyConnection, dataset: str, source_id: str) -> None:
+def _remove(con: duckdb.DuckDBPyConnection, source_id: str) -> None:
     first, last = con.execute(
         "SELECT first_request_index, last_request_index FROM sources WHERE source_id = ?", [source_id]
     ).fetchall()[0]
     for table in ("requests", *HANGING):
-        con.execute(f"DELETE FROM {table} WHERE dataset = ? AND request_index BETWEEN ? AND ?", [dataset, first, last])
+        con.execute(f"DELETE FROM {table} WHERE request_index BETWEEN ? AND ?", [first, last])
     for table in ("engine_samples", "rejects", "sources"):
         con.execute(f"DELETE FROM {table} WHERE source_id = ?", [source_id])
 
@@ -121,9 +122,7 @@ def reject_duplicates(
     ).pl()
     con.register("again", again.to_arrow())
     for table in ("requests", *HANGING):
-        con.execute(
-            f"DELETE FROM {table} WHERE dataset = ? AND request_index IN (SELECT request_index FROM again)", [dataset]
-        )
+        con.execute(f"DELETE FROM {table} WHERE request_index IN (SELECT request_index FROM again)")
     con.unregister("again")
     details = [f"request_id {name[:80]!r} is there already" for name in again["request_id"]]
     rejects = rejects_of(again[LINE], Reason.DUPLICATE, details, _texts(again[LINE], read))

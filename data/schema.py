@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OUTCOMES_LATENCIES", "PHASES", "REQUEST_KEY", "SAMPLE_FIELDS", "SNAPSHOT_FIELDS", "TABLES"]
+__all__ = ["OUTCOMES_LATENCIES", "PHASES", "SAMPLE_FIELDS", "SNAPSHOT_FIELDS", "TABLES"]
 
 # Who and what
 DATASET: Final = "dataset"
 SOURCE_ID: Final = "source_id"
-REQUEST_INDEX: Final = "request_index"  # 0, 1, … in the order in which they were stored
+REQUEST_INDEX: Final = "request_index"  # 0, 1, … in the order in which they were stored, unique in the store
 REQUEST_ID: Final = "request_id"  # as the log names it; NULL where it names none
-INSTANCE_INDEX: Final = "instance_index"  # 0, 1, … in the order in which they were first seen
+INSTANCE_INDEX: Final = "instance_index"  # 0, 1, … in the order in which the dataset first saw them
 INSTANCE: Final = "instance"
 GPU: Final = "gpu"
 
@@ -87,7 +87,6 @@ SAMPLE_FIELDS: Final = (
     PREFIX_QUERIED_TOKENS,
     PREFIX_HIT_TOKENS,
 )
-REQUEST_KEY: Final = (DATASET, REQUEST_INDEX)
 
 #: Table → column → DuckDB type, in the order in which the columns are stored.
 TABLES: Final[dict[str, dict[str, str]]] = {
@@ -126,18 +125,16 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         DATASET: "VARCHAR",
         REQUEST_INDEX: "BIGINT",
         REQUEST_ID: "VARCHAR",
-        SOURCE_ID: "VARCHAR",
-        "line": "BIGINT",  # in the source
+        "line": "BIGINT",  # in the source that owns its index
         "dispatch_number": "BIGINT",  # order of dispatch in the source, where arrivals and lines do not tell it
         SESSION_ID: "VARCHAR",
         ARRIVED_AT_S: "DOUBLE",
         PROMPT_TOKENS: "BIGINT",
         OUTPUT_TOKENS: "BIGINT",
     },
-    "blocks": {DATASET: "VARCHAR", REQUEST_INDEX: "BIGINT", BLOCK_IDS: "BIGINT[]"},
+    "blocks": {REQUEST_INDEX: "BIGINT", BLOCK_IDS: "BIGINT[]"},
     "instances": {DATASET: "VARCHAR", INSTANCE_INDEX: "BIGINT", INSTANCE: "VARCHAR", GPU: "VARCHAR"},
     "decisions": {
-        DATASET: "VARCHAR",
         REQUEST_INDEX: "BIGINT",
         POLICY: "VARCHAR",
         INSTANCE_INDEX: "BIGINT",
@@ -146,7 +143,6 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         MODEL_VERSION: "VARCHAR",
     },
     "candidates": {
-        DATASET: "VARCHAR",
         REQUEST_INDEX: "BIGINT",
         INSTANCE_INDEX: "BIGINT",
         **dict.fromkeys(SNAPSHOT_FIELDS, "DOUBLE"),
@@ -154,7 +150,6 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         PROBABILITY: "DOUBLE",
     },
     "outcomes": {
-        DATASET: "VARCHAR",
         REQUEST_INDEX: "BIGINT",
         TTFT_MS: "DOUBLE",
         TPOT_MS: "DOUBLE",

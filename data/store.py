@@ -82,9 +82,9 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
     instances = _frame(con, _INSTANCES, dataset)
     n, names = len(requests), instances[s.INSTANCE].to_list()
     # The store numbers what it is given as it comes; here requests are in dispatch order, instances in that of names.
-    row_of, column_of = _places(requests[s.REQUEST_INDEX]), _places(instances[s.INSTANCE_INDEX])
-    candidates = _frame(con, "SELECT * FROM candidates WHERE dataset = ?", dataset)
-    cell = row_of[candidates[s.REQUEST_INDEX].to_numpy()], column_of[candidates[s.INSTANCE_INDEX].to_numpy()]
+    row_of, column_of = _Places(requests[s.REQUEST_INDEX]), _Places(instances[s.INSTANCE_INDEX])
+    candidates = _frame(con, f"SELECT * FROM candidates WHERE {_OWN}", dataset)
+    cell = row_of(candidates[s.REQUEST_INDEX]), column_of(candidates[s.INSTANCE_INDEX])
     present = np.zeros((n, len(names)), dtype=np.bool_)
     present[cell] = True
     block_ids, block_offsets = _blocks(con, dataset, row_of, n)
@@ -118,19 +118,20 @@ _REQUESTS = """
         r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
         o.ttft_ms, o.tpot_ms, o.e2e_ms
     FROM requests r
-    JOIN sources USING (source_id)
-    LEFT JOIN decisions d ON d.dataset = r.dataset AND d.request_index = r.request_index
-    LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o
-        ON o.dataset = r.dataset AND o.request_index = r.request_index
+    JOIN sources ON sources.dataset = r.dataset
+        AND r.request_index BETWEEN sources.first_request_index AND sources.last_request_index
+    LEFT JOIN decisions d USING (request_index)
+    LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (request_index)
     WHERE r.dataset = ? ORDER BY r.arrived_at_s,
-        CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, r.source_id, r.dispatch_number, r.line
+        CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, r.dispatch_number, r.line
 """
 _INSTANCES = """
     SELECT instance, instance_index FROM instances WHERE dataset = $1 AND instance_index IN (
-        SELECT instance_index FROM decisions WHERE dataset = $1
-        UNION SELECT instance_index FROM candidates WHERE dataset = $1)
+        SELECT instance_index FROM decisions JOIN requests USING (request_index) WHERE dataset = $1
+        UNION SELECT instance_index FROM candidates JOIN requests USING (request_index) WHERE dataset = $1)
     ORDER BY instance
 """
+_OWN = "request_index IN (SELECT request_index FROM requests WHERE dataset = ?)"
 
 
 def _connect(workspace: Workspace, wait_s: float, say: Callable[[str], None]) -> duckdb.DuckDBPyConnection:
@@ -196,23 +197,27 @@ def _one_policy(requests: pl.DataFrame) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _places(numbers: pl.Series) -> Ints:
-    """Return, for each number, its place in the series; -1 for numbers that are not in it."""
-    places = np.full(int(numbers.max() or 0) + 1, -1)  # type: ignore[arg-type]
-    places[numbers.to_numpy()] = np.arange(len(numbers))
-    return places
+class _Places:
+    """Where the numbers of a series stand in it."""
+
+    def __init__(self, numbers: pl.Series) -> None:
+        self._order = numbers.arg_sort().to_numpy().astype(np.int64)
+        self._sorted = numbers.to_numpy()[self._order]
+
+    def __call__(self, wanted: pl.Series) -> Ints:
+        """Return the places of these numbers, all of which the series holds."""
+        return self._order[np.searchsorted(self._sorted, wanted.to_numpy())]
 
 
-def _chosen(numbers: pl.Series, column_of: Ints) -> Ints:
-    known = numbers.is_not_null().to_numpy()
+def _chosen(numbers: pl.Series, column_of: _Places) -> Ints:
     chosen = np.full(len(numbers), -1)
-    chosen[known] = column_of[numbers.drop_nulls().to_numpy()]
+    chosen[numbers.is_not_null().to_numpy()] = column_of(numbers.drop_nulls())
     return chosen
 
 
-def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, row_of: Ints, n: int) -> tuple[Ints, Ints]:
-    blocks = _frame(con, "SELECT request_index, block_ids FROM blocks WHERE dataset = ?", dataset)
-    placed = blocks.with_columns(pl.Series("row", row_of[blocks[s.REQUEST_INDEX].to_numpy()])).sort("row")
+def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, row_of: _Places, n: int) -> tuple[Ints, Ints]:
+    blocks = _frame(con, f"SELECT request_index, block_ids FROM blocks WHERE {_OWN}", dataset)
+    placed = blocks.with_columns(pl.Series("row", row_of(blocks[s.REQUEST_INDEX]))).sort("row")
     lengths = np.zeros(n, dtype=np.int64)
     lengths[placed["row"].to_numpy()] = placed[s.BLOCK_IDS].list.len().to_numpy()
     ids = placed[s.BLOCK_IDS].explode(empty_as_null=False).to_numpy().astype(np.int64)

@@ -9,14 +9,38 @@ from lodestar.data.reading import Format
 __all__ = ["formats"]
 
 # In the order in which they are tried on a file.
-MODULES = ("native", "lodestar_csv", "lodestar_klog", "mooncake", "azure")
+MODULES = (
+    "native",
+    "lodestar_csv",
+    "lodestar_klog",
+    "mooncake",
+    "azure",
+    "vllm_bench",
+    "aiperf",
+    "guidellm",
+    "inference_perf",
+    "burstgpt",
+    "qwen_bailian",
+    "weka",
+    "dynamo",
+    "vllm_otlp",
+    "vllm_log",
+    "vllm_prometheus",
+    "vllm_timeseries",
+    "vllm_timeseries_series",
+    "vllm_timeseries_meta",
+    "aibrix_client",
+    "aibrix_gateway",
+    "aibrix_workload",
+    "llm_d",
+)
 
 
 def formats() -> dict[str, Format]:
     """Return every known format by name.
 
-    >>> sorted(formats())
-    ['azure', 'lodestar-csv', 'lodestar-klog', 'mooncake', 'native']
+    >>> {"azure", "dynamo", "lodestar-klog", "mooncake", "native"} <= set(formats())
+    True
     """
     known: dict[str, Format] = {}
     for module in MODULES:

@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import ZONE, Fields, csv_parts, raw_of
+from lodestar.data.delimited import Fields, csv_parts, raw_of
 from lodestar.data.reading import ROW_COLUMNS, Format, Reading, as_columns
 from lodestar.data.sources import Source
 
@@ -41,13 +41,8 @@ def read(source: Source) -> Iterator[Reading]:
             raw=raw_of(part.block),
             clock="unix",
             zero_s=(zero_ns or 0) / 1e9,
-            notes=("times without a zone are taken as UTC",) if _lacks_zone(part.block.content) else (),
+            notes=("times without a zone are taken as UTC",) if part.lacks_zone else (),
         )
-
-
-def _lacks_zone(content: bytes) -> bool:
-    first = content.split(b"\n", 1)[0].split(b",")[0].decode()
-    return not pl.Series([first.strip()]).str.contains(ZONE)[0]
 
 
 FORMAT: Final = Format(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lodestar.data import schema as s
 from lodestar.data.delimited import raw_of
 from lodestar.data.errors import DataError
-from lodestar.data.json_lines import decoded
+from lodestar.data.json_lines import Decoder
 from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole, rejects_of
 from lodestar.data.reasons import Reason
 from lodestar.data.sources import Source
@@ -51,8 +51,8 @@ def read(source: Source) -> Iterator[Reading]:
     `input_length` fills all blocks but the last, so one block size fits nearly all records.
     """
     block_tokens: int | None = None
-    for block in source.blocks():
-        records = decoded(block, COLUMNS, SCHEMA)
+    decoder = Decoder(COLUMNS, SCHEMA)
+    for block, records in decoder.over(source.blocks()):
         flat = pl.from_arrow(records.columns)
         assert isinstance(flat, pl.DataFrame)
         rows, bad = _sound(flat)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lodestar.data import schema as s
 from lodestar.data.delimited import raw_of
 from lodestar.data.errors import DataError
-from lodestar.data.json_lines import decoded
+from lodestar.data.json_lines import Decoder
 from lodestar.data.native_write import write_decision_log
 from lodestar.data.reading import (
     CANDIDATE_COLUMNS,
@@ -93,9 +93,8 @@ def read(source: Source) -> Iterator[Reading]:
     if source.head(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
         yield from _read_parquet(source)
         return
-    schema = native_schema()
-    for block in source.blocks():
-        records = decoded(block, COLUMNS, schema)
+    decoder = Decoder(COLUMNS, native_schema())
+    for block, records in decoder.over(source.blocks()):
         yield _reading(records.columns, records.lines, records.rejects, raw_of(block))
 
 

@@ -196,7 +196,7 @@ def test_a_cut_klog_line_is_rejected(traces: Path, workspace: Workspace, tmp_pat
 
 
 def test_every_format_tells_what_it_provides() -> None:
-    known = {"arrivals", "blocks", "decisions", "candidates", "propensities", "outcomes"}
+    known = {"arrivals", "blocks", "decisions", "candidates", "propensities", "outcomes", "engine samples"}
     for name, format in formats().items():
         assert name == format.name
         assert "\n" not in format.description
