@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from lodestar.data.formats.native import write_decision_log
-from lodestar.data.generate import sharing_workload
 from lodestar.data.ingest import ingest
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import ship
 from lodestar.models.engine import EngineModel

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lodestar.data.generate import sharing_workload
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.intervals import block_bootstrap_mean

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lodestar.data.generate import sharing_workload
 from lodestar.data.log import Workload
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policies import HEURISTICS

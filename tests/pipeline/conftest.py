@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lodestar.data.generate import sharing_workload
 from lodestar.data.log import Workload
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 
 

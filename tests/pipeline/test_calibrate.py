@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from lodestar.data.generate import sharing_workload
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruct import workload_of
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate
 from lodestar.pipeline.replay.cluster import Cluster

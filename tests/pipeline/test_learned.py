@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lodestar.data import schema
-from lodestar.data.generate import sharing_workload
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.engine import EngineModel
 from lodestar.models.fit import fit

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.formats.native import write_decision_log
-from lodestar.data.generate import sharing_workload
 from lodestar.data.ingest import ingest
+from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
