@@ -6,7 +6,7 @@ import numpy as np
 
 from lodestar.data.log import Floats, RequestLog
 
-__all__ = ["e2e_ms_of", "tpot_ms_of"]
+__all__ = ["e2e_ms_of", "has_no_times", "tpot_ms_of"]
 
 
 def e2e_ms_of(log: RequestLog) -> Floats:
@@ -28,3 +28,11 @@ def tpot_ms_of(log: RequestLog) -> Floats:
     told = (log.e2e_ms - log.ttft_ms) / gaps
     told = np.where(told >= 0, told, np.nan)
     return np.where(np.isnan(log.tpot_ms), told, log.tpot_ms)
+
+
+def has_no_times(log: RequestLog) -> bool:
+    """Tell whether a log says neither when requests arrived nor when they finished, only in which order they came.
+
+    Rows written to train a predictor are such: they teach how a state answers, and nothing can be replayed from them.
+    """
+    return bool(np.isnan(log.arrived_at_s).all() and np.isnan(e2e_ms_of(log)).all())

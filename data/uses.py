@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema as s
+from lodestar.data.latencies import has_no_times
 from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
 
@@ -43,7 +44,7 @@ def allowed_uses(
     )
     first_token = (not (decided & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged")
     uses = {
-        "train": (undecided, *replay, *_train(log, workload, decided)),
+        "train": (undecided, *(() if has_no_times(log) else replay), *_train(log, workload, decided)),
         "one-step": (undecided, no_candidates, first_token, *replay, _one_step(log, propensity, note)),
         "replay": replay,
         "calibrate": (*replay, undecided, first_token, _calibrate(log, decided)),
@@ -53,15 +54,18 @@ def allowed_uses(
 
 def _train(log: RequestLog, workload: Workload | None, decided: Bools) -> tuple[Rule, ...]:
     """A target without any request is skipped; one with too few stops the training."""
-    if workload is None:
+    if has_no_times(log):
+        arrived_at_s = finished_at_s = np.arange(len(log), dtype=np.float64)
+    elif workload is None:
         return ()
-    e2e_ms = e2e_ms_of(log)
+    else:
+        arrived_at_s, finished_at_s = workload.arrived_at_s, workload.arrived_at_s + e2e_ms_of(log) / 1e3
     latencies = {s.TTFT_MS: log.ttft_ms, s.TPOT_MS: tpot_ms_of(log)}
-    usable = {name: decided & (values > 0) & ~np.isnan(e2e_ms) for name, values in latencies.items()}
+    usable = {name: decided & (values > 0) & ~np.isnan(finished_at_s) for name, values in latencies.items()}
     none = not any(rows.any() for rows in usable.values())
     rules: list[Rule] = [(none, "no request has a decision, TTFT or TPOT, and the time of its finish")]
     for name, rows in usable.items():
-        fitted = _fitted(np.flatnonzero(rows), workload.arrived_at_s, workload.arrived_at_s + e2e_ms / 1e3)
+        fitted = _fitted(np.flatnonzero(rows), arrived_at_s, finished_at_s)
         few = (
             f"{rows.sum()} requests with decision, {name} and finish, {fitted} of them finished within the first "
             f"{FITTED_SHARE:.0%}; expected at least {FEWEST_FITTED} there, about 75 in all"

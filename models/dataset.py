@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lodestar.data.errors import DataError
+from lodestar.data.latencies import has_no_times
+from lodestar.data.log import Floats, RequestLog
 from lodestar.data.reconstruct import complete_snapshot, workload_of
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
 from lodestar.data.workspace import Workspace
@@ -43,20 +47,31 @@ def load_training_data(workspace: Workspace, dataset: str, targets: Sequence[str
     """Read a dataset and compute the features of its decisions; fails if no target has a labelled row."""
     with open_store(workspace) as con:
         log, fingerprint = load_log(con, dataset), dataset_fingerprint(con, dataset)
-    workload = workload_of(log)
-    snapshot, completed = complete_snapshot(log, workload)
+    snapshot, arrived_at_s, inferred = _completed(log)
     features = chosen_features(log, decision_features(log, snapshot))
-    notes = {**workload.inferred, **completed, **derived_notes(log)}
+    notes = {**inferred, **derived_notes(log)}
     rows: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
     for target in targets:
         try:
-            rows[target] = rows_of(log, features, workload.arrived_at_s, target)
+            rows[target] = rows_of(log, features, arrived_at_s, target)
         except DataError as error:
             skipped[target] = str(error)
     if not rows:
         raise DataError(next(iter(skipped.values())))
     return TrainingData(dataset, fingerprint, log.request_id, rows, skipped, notes)
+
+
+def _completed(log: RequestLog) -> tuple[dict[str, Floats], Floats, dict[str, str]]:
+    """Return the snapshots, the arrivals, and what of them was inferred."""
+    if has_no_times(log):
+        told = (
+            "neither they nor the times of finish are logged: each request counts as finished before the next one came"
+        )
+        return log.snapshot, np.arange(len(log), dtype=np.float64), {"arrivals": told}
+    workload = workload_of(log)
+    snapshot, completed = complete_snapshot(log, workload)
+    return snapshot, workload.arrived_at_s, {**workload.inferred, **{k: str(found) for k, found in completed.items()}}
 
 
 def continues(data: TrainingData, record: dict[str, Any]) -> bool:

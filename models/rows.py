@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
+from lodestar.data.latencies import has_no_times
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
 from lodestar.data.schema import E2E_MS, TPOT_MS
@@ -86,7 +87,7 @@ class Rows:
 def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str) -> Rows:
     """Pair the features (n, k) of the chosen candidates with their latency; list the requests that have no pair."""
     latency_ms: Floats = tpot_ms_of(log) if target == TPOT_MS else getattr(log, target)
-    finished_at_s = arrived_at_s + e2e_ms_of(log) / 1000.0
+    finished_at_s = arrived_at_s if has_no_times(log) else arrived_at_s + e2e_ms_of(log) / 1000.0
     reasons = {
         "no decision": log.chosen < 0,
         f"no {target}": ~(latency_ms > 0),

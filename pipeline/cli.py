@@ -11,6 +11,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.traces_cli import traces_app
+from lodestar.pipeline.workload_cli import simulate, workload_app
 
 __all__ = ["app", "main"]
 
@@ -46,9 +48,20 @@ def _root(
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Log files: plain, gz or zst.", metavar="PATH...")],
-    dataset: Annotated[str, typer.Option("--dataset", help="Name to keep them under.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Logs: files (plain, gz, zst, bz2, zip), directories, patterns, - for stdin.", metavar="PATH..."
+        ),
+    ],
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Name to keep them under.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="Format, if it is not to be found out.")] = None,
+    map: Annotated[
+        Path | None, typer.Option("--map", help="TOML file that says what the columns of any other log mean.")
+    ] = None,
+    suggest_map: Annotated[
+        bool, typer.Option("--suggest-map", help="Print a draft for --map instead, made from the file.")
+    ] = False,
     logging_policy: Annotated[
         str | None,
         typer.Option(
@@ -56,31 +69,44 @@ def ingest(
             help="Policy that made the decisions; 'random' also says that all had the same chance.",
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on the first row that is refused.")] = False,
     home: Home = None,
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Read log files into a dataset; rejected rows keep their reason."""
-    from lodestar.data.ingest import ingest as run
+    """Read logs into a dataset; rejected rows keep their place, reason and text."""
     from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.stages import require_rows
+    from lodestar.pipeline.ingesting import ingest_logs, print_draft, require_rows, suggested_map
     from lodestar.reports.datasets import ingest_tables
 
+    if suggest_map:
+        print_draft(as_json, suggested_map(paths))
+        return
     with progress_bar("ingest") as update:
-        report = run(Workspace.open(home), paths, dataset, format, logging_policy, update).to_dict()
+        report = ingest_logs(
+            Workspace.open(home), paths, dataset, format, map, logging_policy, strict, update
+        ).to_dict()
     emit(as_json, report, lambda: ingest_tables(report))
     require_rows(report)
 
 
 @app.command()
-def inspect(dataset: Dataset, home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+def inspect(
+    dataset: Dataset,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the refused rows one by one instead.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="With --rejects: only those of this reason.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="With --rejects: how many to show.")] = 50,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
     """Show what a dataset holds, what was refused, and what it allows."""
-    from lodestar.data.inspect import inspect_dataset
     from lodestar.data.workspace import Workspace
-    from lodestar.reports.datasets import inspect_tables
+    from lodestar.pipeline.stages import inspected
+    from lodestar.reports.datasets import inspect_tables, reject_tables
 
-    summary = inspect_dataset(Workspace.open(home), dataset)
-    emit(as_json, summary, lambda: inspect_tables(summary))
+    found = inspected(Workspace.open(home), dataset, rejects, reason, limit)
+    emit(as_json, found, lambda: reject_tables(found) if rejects else inspect_tables(found))
 
 
 @app.command()
@@ -277,6 +303,11 @@ def features(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
 
     rows = feature_rows()
     emit(as_json, rows, lambda: listing(rows))
+
+
+app.command()(simulate)
+app.add_typer(workload_app, name="workload")
+app.add_typer(traces_app, name="traces")
 
 
 def main() -> None:

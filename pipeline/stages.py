@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lodestar.data.errors import ConfigError, DataError
+from lodestar.data.errors import ConfigError
+from lodestar.data.inspect import inspect_dataset
+from lodestar.data.rejects import rejected_rows
 from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import check, ship
@@ -15,7 +17,7 @@ from lodestar.reports.html import write_report
 from lodestar.reports.mlflow_log import log_replay
 from lodestar.reports.result import latest_replay
 
-__all__ = ["check_or_ship", "report_latest", "require_rows", "trained_model"]
+__all__ = ["check_or_ship", "inspected", "report_latest", "trained_model"]
 
 
 def trained_model(workspace: Workspace, dataset: str) -> LatencyModel:
@@ -46,12 +48,8 @@ def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:
     return {"report": str(html), "directory": str(replay_dir), "run_id": log_replay(workspace, replay_dir, html)}
 
 
-def require_rows(report: dict[str, Any]) -> None:
-    """Refuse to call an ingest done if a file gave rows and none of them could be used."""
-    for source in report["sources"]:
-        if source["rows_read"] and not source["rows_stored"] and not source["already_stored"]:
-            raise DataError(
-                f"{source['file']}: none of its {source['rows_read']} rows could be used; expected some. "
-                f"lodestar inspect {report['dataset']} shows why; the same requests under another router "
-                "belong under another --dataset"
-            )
+def inspected(workspace: Workspace, dataset: str, rejects: bool, reason: str | None, limit: int) -> dict[str, Any]:
+    """Summarise a dataset, or list its refused rows."""
+    if not rejects and reason is not None:
+        raise ConfigError("--reason chooses among refused rows; expected --rejects with it. Add it")
+    return rejected_rows(workspace, dataset, limit, reason) if rejects else inspect_dataset(workspace, dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -14,7 +15,10 @@ from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, number, percent, plain
 from lodestar.reports.tables import grid_table, sentences
 
-__all__ = ["ingest_tables", "inspect_tables"]
+__all__ = ["ingest_tables", "inspect_tables", "reject_tables"]
+
+BARS: Final = "▁▂▃▄▅▆▇█"
+RAW_CHARACTERS: Final = 160
 
 SPREADS: Final = {
     PROMPT_TOKENS: ("prompt", "tokens"),
@@ -43,9 +47,15 @@ def ingest_tables(report: Mapping[str, Any]) -> RenderableType:
         ),
     ]
     notes = [f"{PurePath(source['file']).name}: {note}" for source in sources for note in source["notes"]]
+    notes += [
+        f"{PurePath(source['file']).name}: replaces its earlier version, {source['replaced']}"
+        for source in sources
+        if source["replaced"]
+    ]
+    notes += [f"{skipped['file']}: skipped, {skipped['why']}" for skipped in report["skipped"]]
     title = f"Dataset {report['dataset']}: {number(report['rows_stored'])} rows stored"
     if report["rows_rejected"]:
-        notes.append(f"`lodestar inspect {report['dataset']}` shows the lines that were rejected, and why.")
+        notes.append(f"`lodestar inspect {report['dataset']} --rejects` shows the rows that were rejected, and why.")
     return grid_table(Grid(title, columns, notes))
 
 
@@ -55,9 +65,18 @@ def inspect_tables(summary: Mapping[str, Any]) -> RenderableType:
     Args:
         summary: what `inspect_dataset` returns.
     """
-    parts = [_heading(summary), grid_table(_uses(summary)), grid_table(_spreads(summary))]
+    parts = [
+        _heading(summary),
+        grid_table(_sources(summary)),
+        grid_table(_uses(summary)),
+        grid_table(_spreads(summary)),
+    ]
+    if summary["rates"]:
+        parts.append(_rates(summary))
     if summary["instances"]:
         parts.append(grid_table(_instances(summary)))
+    if summary["engine_samples"]:
+        parts.append(grid_table(_samples(summary)))
     parts.append(grid_table(_coverage(summary)))
     if summary["inferred"]:
         parts.append(sentences("Inferred, because the log does not say", summary["inferred"]))
@@ -78,9 +97,67 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     if time["span_s"] is not None:
         text.append(f"{number(time['span_s'], 1)} s of arrivals, {number(time['rate_per_s'], 2)} requests/s")
         text.append(f", from {time['origin']}\n" if time["origin"] else "\n")
-    for source in summary["sources"]:
-        text.append(f"{source['file']} ({source['format']}, {number(source['rows'])} rows)\n", style="dim")
+    sharing = summary["prefix_sharing"]
+    if sharing and sharing["blocks"]:
+        text.append(
+            f"{percent(sharing['seen_ratio'])} % of prompt tokens stand in a prefix that an earlier request had, "
+            f"{percent(sharing['requests_ratio'])} % of requests have one\n"
+        )
     return text
+
+
+def _sources(summary: Mapping[str, Any]) -> Grid:
+    rows = summary["sources"]
+    columns = [
+        Column("source", "", [Cell(PurePath(row["file"]).name, note=row["sha256"][:12]) for row in rows], left=True),
+        Column(
+            "format", "", [Cell(" ".join(filter(None, (row["format"], row["version"])))) for row in rows], left=True
+        ),
+        Column("licence", "", [Cell(plain(row["licence"])) for row in rows], left=True),
+        Column("rows", "", [Cell(number(row["rows"])) for row in rows]),
+        Column("rejected", "", [_rejected(row["rejected"]) for row in rows]),
+        Column("times", "", [Cell(_times(row)) for row in rows], left=True),
+    ]
+    notes = [f"{PurePath(row['file']).name}: {row['notes']}" for row in rows if row["notes"]]
+    return Grid("Sources", columns, notes)
+
+
+def _times(source: Mapping[str, Any]) -> str:
+    first, last = source["first_at_s"], source["last_at_s"]
+    if first is None:
+        return "not logged"
+    if source["clock"] != "unix":
+        return f"{number(first, 1)}–{number(last, 1)} s by {source['clock']}"
+    return f"{_moment(first)} – {_moment(last)} UTC"
+
+
+def _moment(at_s: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(at_s, tz=UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, OSError, ValueError):
+        return f"{number(at_s)} s"
+
+
+def _rates(summary: Mapping[str, Any]) -> Text:
+    """Draw the rate over time as a line of bars."""
+    values = [row["requests_per_s"] for row in summary["rates"]]
+    top = max(values)
+    bars = "".join(BARS[min(int(value / top * len(BARS)), len(BARS) - 1)] if top else BARS[0] for value in values)
+    text = Text().append("Requests a second over time\n", style="bold").append(f"\n{bars}")
+    return text.append(f"  {number(min(values), 2)} to {number(top, 2)}, {len(values)} equal spans\n", style="dim")
+
+
+def _samples(summary: Mapping[str, Any]) -> Grid:
+    rows = summary["engine_samples"]
+    columns = [
+        Column("instance", "", [Cell(plain(row["instance"])) for row in rows], left=True),
+        Column("samples", "", [Cell(number(row["samples"])) for row in rows]),
+        Column("span", "s", [Cell(number(row["last_at_s"] - row["first_at_s"], 1)) for row in rows]),
+        Column("running", "mean", [Cell(number(row["running_mean"], 1)) for row in rows]),
+        Column("waiting", "mean", [Cell(number(row["waiting_mean"], 1)) for row in rows]),
+        Column("KV usage", "max %", [Cell(percent(row["kv_usage_max"])) for row in rows]),
+    ]
+    return Grid("What the engines said of themselves", columns)
 
 
 def _uses(summary: Mapping[str, Any]) -> Grid:
@@ -117,6 +194,11 @@ def _instances(summary: Mapping[str, Any]) -> Grid:
         Column("GPU", "", [Cell(plain(row["gpu"])) for row in rows], left=True),
         Column("requests", "", [Cell(number(row["requests"])) for row in rows]),
         Column("share", "%", [Cell(percent(row["share"])) for row in rows]),
+        Column("in flight", "mean", [Cell(number(row["inflight_mean"], 1)) for row in rows]),
+        Column("waiting", "mean", [Cell(number(row["waiting_mean"], 1)) for row in rows]),
+        Column("KV usage", "%", [Cell(percent(row["kv_usage_mean"])) for row in rows]),
+        Column("hit", "%", [Cell(percent(row["hit_mean"])) for row in rows]),
+        Column("TTFT", "ms", [Cell(number(row["ttft_mean_ms"])) for row in rows]),
     ]
     return Grid("Instances", columns)
 
@@ -127,8 +209,15 @@ def _coverage(summary: Mapping[str, Any]) -> Grid:
         Column("field", "", [Cell(field) for field in known], left=True),
         Column("logged", "%", [_share(ratio) for ratio in known.values()]),
     ]
-    note = summary["propensity"]["note"]
-    return Grid("What the log says", columns, [f"propensity: {note}"] if note else [])
+    propensity = summary["propensity"]
+    notes = [f"propensity: {propensity['note']}"] if propensity["note"] else []
+    if support := propensity["support"]:
+        notes.append(
+            f"choices spread over {number(support['effective_candidates'], 1)} candidates in effect; the least likely "
+            f"had {support['least']:.3g}, {percent(support['rare_ratio'])} % were below 1 %, "
+            f"{percent(support['excluded_ratio'])} % of candidates could not be chosen"
+        )
+    return Grid("What the log says", columns, notes)
 
 
 def _share(ratio: float) -> Cell:
@@ -141,10 +230,31 @@ def _rejects(summary: Mapping[str, Any]) -> Grid:
     columns = [
         Column("reason", "", [Cell(row["reason"]) for row in rows], left=True),
         Column("rows", "", [Cell(number(row["rows"]), mark="bad") for row in rows]),
-        Column("first at", "", [Cell(_place(row["first"])) for row in rows], left=True),
+        Column("first at", "", [Cell(_place(row["first"][0])) for row in rows], left=True),
+        Column("", "", [Cell(row["first"][0]["detail"]) for row in rows], left=True),
     ]
-    return Grid("Rejected rows", columns)
+    return Grid("Rejected rows", columns, [f"`lodestar inspect {summary['dataset']} --rejects` shows each of them."])
 
 
-def _place(first: list[Mapping[str, Any]]) -> str:
-    return f"{PurePath(first[0]['file']).name} line {first[0]['line']}" if first else ""
+def reject_tables(found: Mapping[str, Any]) -> RenderableType:
+    """Draw refused rows one by one, each with its place, its reason and the start of its text.
+
+    Args:
+        found: what `rejected_rows` returns.
+    """
+    text = (
+        Text()
+        .append("Dataset ")
+        .append(found["dataset"], style="bold")
+        .append(f": {number(found['rows'])} rejected rows\n\n")
+    )
+    for row in found["rejects"]:
+        text.append(f"{_place(row)}  ").append(row["reason"], style="red").append(f"  {row['detail']}\n")
+        text.append(f"  {(row['raw'] or '')[:RAW_CHARACTERS]}\n", style="dim")
+    if found["rows"] > len(found["rejects"]):
+        text.append(f"and {number(found['rows'] - len(found['rejects']))} more: --limit\n")
+    return text
+
+
+def _place(reject: Mapping[str, Any]) -> str:
+    return f"{PurePath(reject['file']).name} {reject['record'] or 'line ' + str(reject['line'])}"

@@ -51,12 +51,13 @@ def one_step(
     if known.sum() < _FEWEST_REQUESTS:
         return OneStep([], f"{known.sum()} requests have a decision and a TTFT; expected {_FEWEST_REQUESTS}")
     try:
-        snapshot, inferred = complete_snapshot(log, workload)
+        snapshot, completed = complete_snapshot(log, workload)
         features = decision_features(log, snapshot)
         labelled = rows_of(log, chosen_features(log, features), workload.arrived_at_s, schema.TTFT_MS)
         predicted_ms = cross_fit(labelled, features, schema.TTFT_MS, seed)
     except DataError as error:
         return OneStep([], str(error))
+    inferred = {name: str(how) for name, how in completed.items()}
     calibration = pl.DataFrame(
         {
             "target": schema.TTFT_MS,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lodestar.data.arms import arms_of
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruct import propensity_of, workload_of
@@ -124,7 +125,7 @@ def replay(
     log = _log(workspace, dataset)
     other = _log(workspace, settings.measured) if settings.measured else None
     chosen = {name: make_policy(name, model) for name in settings.policies}
-    workload = workload_of(log, settings.seed)
+    workload = workload_of(log, settings.seed, _arms(workspace, log, other))
     engine, fit = _engine(log, workload, settings, progress)
     if settings.kv_capacity_tokens:
         engine = replace(engine, kv_capacity_tokens=settings.kv_capacity_tokens)
@@ -168,6 +169,12 @@ def replay(
 def _log(workspace: Workspace, dataset: str) -> RequestLog:
     with open_store(workspace) as con:
         return load_log(con, dataset)
+
+
+def _arms(workspace: Workspace, log: RequestLog, measured: RequestLog | None) -> list[RequestLog]:
+    """Find the same requests under other routers, which tell prefixes apart; not the arm that is to be predicted."""
+    with open_store(workspace) as con:
+        return arms_of(con, log, [measured] if measured else [])
 
 
 def _engine(
