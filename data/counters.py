@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from lodestar.data import schema as s
 from lodestar.data.jit import jit
-from lodestar.data.log import Floats, Ints, RequestLog, Workload
+from lodestar.data.log import Floats, Inferred, Ints, RequestLog, Workload
+from lodestar.data.own import without_own
 
 __all__ = ["INFERABLE", "complete_snapshot", "drifting"]
 
@@ -22,36 +24,48 @@ INFERABLE: Final = (
     s.DECODE_TOKENS,
 )
 IDLE_SHARE: Final = 0.01
+FIT: Final = "correlation of the in-flight counts rebuilt likewise with the logged ones"
 
 
-def complete_snapshot(log: RequestLog, workload: Workload) -> tuple[dict[str, Floats], dict[str, str]]:
-    """Fill what a snapshot lacks, point in time; return the fields, each (n, m), and a note for each one touched.
+def complete_snapshot(log: RequestLog, workload: Workload) -> tuple[dict[str, Floats], dict[str, Inferred]]:
+    """Fill what a snapshot lacks, point in time; return the fields, each (n, m), and how each one touched was found.
 
     Only what the requests dispatched earlier had shown by the arrival of this one counts. A counter that is not 0 on
-    an instance with nothing in flight, on more than 1 % of such rows, has drifted: it is replaced as a whole.
+    an instance with nothing in flight, on more than 1 % of such rows, has drifted: it is replaced as a whole. A counter
+    logged after the decision loses the request's own contribution.
     Fields that the requests cannot tell (hit ratio, running, waiting, KV usage, last access) stay as logged.
     """
-    snapshot = {name: values.copy() for name, values in log.snapshot.items()}
-    notes: dict[str, str] = {}
+    snapshot, found = without_own(log)
+    log = replace(log, snapshot={name: values.copy() for name, values in snapshot.items()})
     drifted = [name for name in INFERABLE if drifting(log, name)]
     for name in drifted:
         snapshot[name][:] = np.nan
     seen = log.candidate | ~log.candidate.any(axis=1, keepdims=True)
     lacking = {name: seen & np.isnan(snapshot[name]) for name in INFERABLE}
     if not any(cells.any() for cells in lacking.values()):
-        return snapshot, notes
+        return snapshot, found
     if not _can_count(log):
         unable = "not logged, and without decisions and TTFT it cannot be inferred"
-        return snapshot, {name: unable for name, cells in lacking.items() if cells.any()}
+        return snapshot, found | {name: Inferred(name, unable) for name, cells in lacking.items() if cells.any()}
     counted, left_out = _counted(log, workload), _left_out(log)
+    fit = _agreement(counted[0], log.snapshot[s.INFLIGHT_REQUESTS])
     for k, (name, cells) in enumerate(lacking.items()):
         if cells.any():
             snapshot[name][cells] = counted[k][cells]
             cause = (
                 "the logged counter drifts" if name in drifted else f"missing on {_percent(cells, seen)} of candidates"
             )
-            notes[name] = f"{cause}; inferred from the requests dispatched earlier{left_out}"
-    return snapshot, notes
+            method = f"{cause}; inferred from the requests dispatched earlier"
+            found[name] = Inferred(name, method, FIT if fit is not None else None, fit, left_out)
+    return snapshot, found
+
+
+def _agreement(counted: Floats, logged: Floats) -> float | None:
+    """Correlate the in-flight counts rebuilt this way with the logged ones, where there are any."""
+    known = ~np.isnan(logged)
+    if not known.any() or counted[known].std() == 0 or logged[known].std() == 0:
+        return None
+    return float(np.corrcoef(counted[known], logged[known])[0, 1])
 
 
 def drifting(log: RequestLog, name: str) -> bool:
@@ -75,7 +89,7 @@ def _percent(cells: NDArray[np.bool_], seen: NDArray[np.bool_]) -> str:
 def _left_out(log: RequestLog) -> str:
     """Say how many requests were dispatched but cannot be followed."""
     lost = int(((log.chosen >= 0) & np.isnan(log.ttft_ms) & np.isnan(log.e2e_ms)).sum())
-    return f"; {lost} requests without latencies (failed, cancelled or not logged) are in no count" if lost else ""
+    return f"{lost} requests without latencies (failed, cancelled or not logged) are in no count" if lost else ""
 
 
 def _counted(log: RequestLog, workload: Workload) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,29 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema as s
+from lodestar.data.arms import arms_of
 from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruct import complete_snapshot, propensity_of, workload_of
+from lodestar.data.rejects import rejects_by_reason
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
+from lodestar.data.traffic import instance_loads, prefix_sharing, propensity_support, rates
 from lodestar.data.uses import allowed_uses
 from lodestar.data.workspace import Workspace
 
 __all__ = ["inspect_dataset"]
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-SHOWN_REJECTS: Final = 3
 SHOWN_INSTANCES: Final = 5
-RAW_CHARACTERS: Final = 200
 
 
 def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
     """Summarise a dataset, ready for JSON: None stands where the log does not say."""
     with open_store(workspace) as con:
         log = load_log(con, dataset)
+        arms = arms_of(con, log)
         stored = _stored(con, dataset)
         fingerprint = dataset_fingerprint(con, dataset)
-    workload, no_workload = _workload(log)
-    snapshot_notes = complete_snapshot(log, workload)[1] if workload else {}
+    workload, no_workload = _workload(log, arms)
+    completed = complete_snapshot(log, workload)[1] if workload else {}
+    found = [*(workload.found if workload else ()), *completed.values()]
     propensity, note = propensity_of(log)
     return {
         "dataset": dataset,
@@ -41,30 +45,40 @@ def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         "policy": log.policy,
         "sources": stored["sources"],
         "time": _time(workload, stored["clock"], stored["origin_s"]),
+        "rates": rates(workload) if workload else [],
+        "prefix_sharing": prefix_sharing(workload) if workload else None,
         s.PROMPT_TOKENS: _quantiles(log.prompt_tokens.astype(np.float64)),
         s.OUTPUT_TOKENS: _quantiles(np.where(log.output_tokens < 0, np.nan, log.output_tokens)),
         **{name: _quantiles(getattr(log, name)) for name in s.OUTCOMES_LATENCIES},
         "instances": _instances(log, stored["gpu"]),
         "coverage": _coverage(log),
         "rejects": stored["rejects"],
-        "inferred": {**(workload.inferred if workload else {}), **snapshot_notes, **_partial(log)},
-        s.PROPENSITY: {"known_ratio": _known_ratio(propensity), "note": note},
+        "inferred": {**{one.column: str(one) for one in found}, **_partial(log)},
+        "reconstructed": [asdict(one) for one in found],
+        "engine_samples": stored["engine_samples"],
+        s.PROPENSITY: {
+            "known_ratio": _known_ratio(propensity),
+            "note": note,
+            "support": propensity_support(log, propensity),
+        },
         "allows": allowed_uses(log, workload, no_workload, propensity, note),
     }
 
 
-def _workload(log: RequestLog) -> tuple[Workload | None, str | None]:
+def _workload(log: RequestLog, arms: list[RequestLog]) -> tuple[Workload | None, str | None]:
     try:
-        return workload_of(log), None
+        return workload_of(log, arms=arms), None
     except DataError as error:
         return None, str(error)
 
 
 def _stored(con: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, Any]:
     """Read what the arrays of the log leave out."""
-    columns = ("file", "format", "sha256", "rows", "rejected", "notes")
+    columns = ("file", "format", "version", "licence", "sha256", "bytes", "rows", "stored", "rejected", "clock",
+               "first_at_s", "last_at_s", "notes")  # fmt: skip
+    named = ", ".join(f'"{column}"' for column in columns)
     sources = con.execute(
-        f'SELECT {", ".join(columns)} FROM sources WHERE dataset = ? ORDER BY ingested_at, "file"', [dataset]
+        f'SELECT {named} FROM sources WHERE dataset = ? ORDER BY number, "file"', [dataset]
     ).fetchall()
     clock, origin_s = con.execute("SELECT clock, origin_s FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
     gpu = con.execute("SELECT instance, gpu FROM instances WHERE dataset = ?", [dataset]).fetchall()
@@ -73,27 +87,9 @@ def _stored(con: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, Any]:
         "clock": clock,
         "origin_s": origin_s,
         "gpu": dict(gpu),
-        "rejects": _rejects(con, dataset),
+        "rejects": rejects_by_reason(con, dataset),
+        "engine_samples": _samples(con, dataset),
     }
-
-
-def _rejects(con: duckdb.DuckDBPyConnection, dataset: str) -> list[dict[str, Any]]:
-    reasons = con.execute(
-        "SELECT reason, count(*) FROM rejects WHERE dataset = ? GROUP BY reason ORDER BY 2 DESC, 1", [dataset]
-    ).fetchall()
-    first = con.execute(
-        """SELECT reason, "file", line, raw[:?] FROM rejects WHERE dataset = ?
-        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY "file", line) <= ? ORDER BY "file", line""",
-        [RAW_CHARACTERS, dataset, SHOWN_REJECTS],
-    ).fetchall()
-    return [
-        {
-            "reason": reason,
-            "rows": rows,
-            "first": [{"file": file, "line": line, "raw": raw} for why, file, line, raw in first if why == reason],
-        }
-        for reason, rows in reasons
-    ]
 
 
 def _time(workload: Workload | None, clock: str | None, origin_s: float | None) -> dict[str, Any]:
@@ -120,9 +116,25 @@ def _instances(log: RequestLog, gpu: dict[str, str | None]) -> list[dict[str, An
             "requests": int(count),
             "share": float(count / total),
             "candidate_share": float(offered),
+            **load,
         }
-        for name, count, offered in zip(log.instances, requests, _candidate_shares(log), strict=True)
+        for name, count, offered, load in zip(
+            log.instances, requests, _candidate_shares(log), instance_loads(log), strict=True
+        )
     ]
+
+
+def _samples(con: duckdb.DuckDBPyConnection, dataset: str) -> list[dict[str, Any]]:
+    """Summarise what engines said of themselves, by instance."""
+    rows = con.execute(
+        """SELECT instance, e.clock, count(*), min(sampled_at_s), max(sampled_at_s), avg(running_requests),
+            avg(waiting_requests), max(kv_usage_ratio)
+        FROM engine_samples e LEFT JOIN instances i USING (dataset, instance_index)
+        WHERE dataset = ? GROUP BY instance, e.clock ORDER BY instance, e.clock""",
+        [dataset],
+    ).fetchall()
+    names = ("instance", "clock", "samples", "first_at_s", "last_at_s", "running_mean", "waiting_mean", "kv_usage_max")
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _candidate_shares(log: RequestLog) -> Floats:

@@ -7,10 +7,38 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RequestLog", "Workload"]
+__all__ = ["Inferred", "RequestLog", "Workload"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What a log left out, how it was found and how well.
+
+    Attributes:
+        column: what was inferred.
+        method: how, in words.
+        quality_name: what `quality` measures; None where nothing measures it.
+        quality: a figure that the log itself bears out.
+        note: what else to know.
+
+    >>> str(Inferred("arrivals", "not logged: from the order of dispatch", "share of counts met", 0.91))
+    'not logged: from the order of dispatch; share of counts met: 0.91'
+    """
+
+    column: str
+    method: str
+    quality_name: str | None = None
+    quality: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        known = self.quality_name is not None and self.quality is not None
+        quality = f"{self.quality_name}: {self.quality:.4g}" if known else ""
+        return "; ".join(part for part in (self.method, quality, self.note) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +54,7 @@ class Workload:
         block_offsets: request i owns ``block_ids[block_offsets[i]:block_offsets[i + 1]]``, shape (n + 1,).
         block_tokens: prompt tokens in one block.
         inferred: what the log left out → how it was inferred and how well, in words, for every output.
+        found: the same with figures, for what `workload_of` inferred.
     """
 
     arrived_at_s: Floats
@@ -35,6 +64,7 @@ class Workload:
     block_offsets: Ints
     block_tokens: int
     inferred: dict[str, str] = field(default_factory=dict)
+    found: tuple[Inferred, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of requests."""

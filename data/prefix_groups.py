@@ -1,44 +1,57 @@
 """Which requests shared a prefix, inferred from the hit ratios that the router logged.
 
 A request whose hits lie on exactly the instances that a group of earlier requests visited, with a shared length that
-fits the group's, joins that group. The log does not name the groups, so a request may join a twin of its own group;
-what the replay needs is that hits come out as logged, and `reproduced` measures that.
+fits the group's, joins that group. The log does not name the groups, so a request may join a twin of its own group.
+Where several routers served the same requests, each log is an arm: a group must have visited, in every arm, the
+instances of the hits there, which leaves far fewer twins. `reproduced` measures how many hits come out as logged.
+
+Where many requests hit deeper on some instances than on others, prefixes branch, as when all share a system prompt and
+some of them more: then there are groups within groups, level by level.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lodestar.data.group_search import Bools, Wanted, Words, assign, packed
 from lodestar.data.jit import jit
 from lodestar.data.log import Floats, Ints
 
-__all__ = ["PrefixGroups", "group_blocks", "infer_groups", "reproduced"]
+__all__ = ["Arm", "PrefixGroups", "depths_differ", "group_blocks", "infer_groups", "infer_groups_jointly", "reproduced"]
 
 POINT: Final = 0.01  # logs round the ratio to whole percent
-SAME_LENGTH: Final = 0.03  # prompts of one group differ by less than this, mostly
-WINDOW: Final = 4096  # groups looked back on where none fits exactly
+FLAT: Final = 0.01  # of the requests may hit deeper here than there before groups are taken to branch
+LEVELS: Final = 4
+JOINING: Final = 0.02  # two requests may share a few tokens more than their group by chance
 
-WORD: Final = 64  # instances in one word of a set
 
-Bools = NDArray[np.bool_]
-Words = NDArray[np.uint64]
+class Arm(NamedTuple):
+    """One router's log of the requests: what it believed cached, shape (n, m), and the instance it chose, -1 for none.
+
+    A request without a choice and without any hit known is not in this arm.
+    """
+
+    hit_ratio: Floats
+    chosen: Ints
 
 
 class PrefixGroups(NamedTuple):
-    """The group of every request, and for every group its size and the bounds of its shared prefix in tokens."""
+    """The group of every request, and the size and the shared prefix of every group; 0 where nobody hit it.
+
+    Where prefixes branch, `deeper` has the groups within these that share more.
+    """
 
     group: Ints
     size: Ints
-    shortest: Floats
-    longest: Floats
+    shared_tokens: Floats
+    deeper: PrefixGroups | None = None
 
-    @property
-    def shared_tokens(self) -> Floats:
-        """The middle of the bounds; 0 for a group of one, whose prefix nobody shared."""
-        return np.where(self.size > 1, (self.shortest + self.longest) / 2, 0.0)
+    def levels(self) -> list[PrefixGroups]:
+        """List the groups from the shallowest level to the deepest."""
+        return [self, *(self.deeper.levels() if self.deeper else [])]
 
 
 def infer_groups(prompt_tokens: Ints, hit_ratio: Floats, chosen: Ints) -> PrefixGroups:
@@ -48,51 +61,139 @@ def infer_groups(prompt_tokens: Ints, hit_ratio: Floats, chosen: Ints) -> Prefix
     >>> infer_groups(np.full(4, 100), hits, np.array([0, 1, 0, 1])).group.tolist()
     [0, 0, 1, 0]
     """
-    hit = np.nan_to_num(hit_ratio) > 0
-    after = hit.copy()
-    decided = np.flatnonzero(chosen >= 0)
-    after[decided, chosen[decided]] = True
-    # Sets of instances as dense numbers: a group is found by the number of the set that it visited.
-    sets, number = np.unique(_packed(np.concatenate([hit, after])), axis=0, return_inverse=True)
+    return infer_groups_jointly(prompt_tokens, [Arm(hit_ratio, chosen)])
+
+
+def infer_groups_jointly(prompt_tokens: Ints, arms: Sequence[Arm], block_tokens: int = 16) -> PrefixGroups:
+    """Put requests into groups whose visits agree with the hits in every arm; what they share is whole blocks.
+
+    Two requests alike in the first arm are told apart by the second:
+
+    >>> one = Arm(np.array([[0.0, 0.0], [0.0, 0.0], [0.5, 0.0], [0.5, 0.0]]), np.array([0, 0, 0, 0]))
+    >>> two = Arm(np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.5], [0.5, 0.0]]), np.array([0, 1, 1, 0]))
+    >>> infer_groups_jointly(np.full(4, 100), [one]).group.tolist()
+    [0, 1, 0, 1]
+    >>> infer_groups_jointly(np.full(4, 100), [one, two]).group.tolist()
+    [0, 1, 1, 0]
+    """
+    hit_ratio = np.concatenate([arm.hit_ratio for arm in arms], axis=1)
+    absent = np.concatenate([np.broadcast_to(_absent(arm)[:, None], arm.hit_ratio.shape) for arm in arms], axis=1)
+    chosen = np.concatenate([arm.chosen[:, None] == np.arange(arm.hit_ratio.shape[1]) for arm in arms], axis=1)
+    share = np.where(np.nan_to_num(hit_ratio) > 0, hit_ratio, np.nan)
+    top = np.zeros(len(prompt_tokens), dtype=np.int64)
+    return _levels(prompt_tokens, share, chosen, ~packed(absent), top, block_tokens, LEVELS)
+
+
+def _levels(
+    prompt: Ints, share: Floats, chosen: Bools, told: Words, parent: Ints, block_tokens: int, left: int
+) -> PrefixGroups:
+    """Find the groups that the shallowest hits tell of; where deeper ones remain, find the branches within them."""
+    branching = left > 1 and depths_differ(share) > FLAT
+    lowest, highest = _bounds(share, prompt, branching)
+    hit_tokens = np.fmin.reduce(share, axis=1) * prompt
+    sets, before, after = _sets(~np.isnan(share), chosen)
+    tokens = prompt.astype(np.float64)
+    wanted = Wanted(tokens, lowest, highest, hit_tokens, parent, told, packed(chosen), before, after)
+    group, size = assign(wanted, sets)
+    level = PrefixGroups(group, size, _shared_tokens(group, len(size), share, prompt, block_tokens, branching))
+    if not branching:
+        return level
+    shared = level.shared_tokens[group] / np.maximum(prompt, 1)
+    deeper = np.where(share > shared[:, None] + JOINING, share, np.nan)
+    return level._replace(deeper=_levels(prompt, deeper, chosen, told, group, block_tokens, left - 1))
+
+
+def _sets(hit: Bools, chosen: Bools) -> tuple[Words, Ints, Ints]:
+    """Number the sets of instances, hit and then visited: a group is found by the number of the set it visited."""
+    sets, number = np.unique(packed(np.concatenate([hit, hit | chosen])), axis=0, return_inverse=True)
     number = number.reshape(-1).astype(np.int64)
-    members = np.zeros(len(sets), dtype=np.int64)
-    members[number] = np.concatenate([hit, after]).sum(axis=1)
-    share = np.where(hit, np.nan_to_num(hit_ratio), np.nan)
-    known = hit.any(axis=1)
-    lowest, highest = np.zeros(len(hit)), np.full(len(hit), np.inf)
-    lowest[known] = (np.nanmax(share[known], axis=1) - POINT) * prompt_tokens[known]
-    highest[known] = (np.nanmin(share[known], axis=1) + POINT) * prompt_tokens[known]
-    n = len(hit)
-    return PrefixGroups(
-        *_assign(prompt_tokens.astype(np.float64), lowest, highest, chosen, sets, members, number[:n], number[n:])
+    return sets, number[: len(hit)], number[len(hit) :]
+
+
+def _absent(arm: Arm) -> Bools:
+    return (arm.chosen < 0) & np.isnan(arm.hit_ratio).all(axis=1)
+
+
+def _bounds(share: Floats, prompt_tokens: Ints, branching: bool) -> tuple[Floats, Floats]:
+    """Bound the shared tokens by the hits of each request: 0 and infinity where it has none.
+
+    Where prefixes branch, every hit may be of a branch, and bounds what the whole group shares from above only.
+    """
+    lowest_share = np.fmin.reduce(share, axis=1)
+    highest_share = np.minimum(np.fmax.reduce(share, axis=1), lowest_share + JOINING)
+    lowest = np.nan_to_num((highest_share - JOINING) * prompt_tokens) * (not branching)
+    return lowest, np.nan_to_num((lowest_share + JOINING) * prompt_tokens, nan=np.inf)
+
+
+def _shared_tokens(
+    group: Ints, groups: int, share: Floats, prompt_tokens: Ints, block_tokens: int, branching: bool
+) -> Floats:
+    """Find the number of blocks that most requests of each group bear out, near the middle of what they allow.
+
+    Where prefixes branch, only the shallow hits are the whole group's.
+    """
+    known = np.flatnonzero(~np.isnan(share).all(axis=1))
+    owner, slack = group[known], POINT * prompt_tokens[known]
+    lowest, highest = (
+        find(share[known], axis=1) * prompt_tokens[known] for find in (np.nanmin, np.nanmin if branching else np.nanmax)
     )
-
-
-def _packed(rows: Bools) -> Words:
-    """Write every row as words, one bit an instance, so that sets compare a word at a time."""
-    n, m = rows.shape
-    padded = np.zeros((n, -(-max(m, 1) // WORD) * WORD), dtype=np.bool_)
-    padded[:, :m] = rows
-    return np.packbits(padded, axis=1, bitorder="little").view(np.uint64)
+    ends, owners = np.concatenate([highest - slack, lowest + slack]), np.concatenate([owner, owner])
+    ends = ends[np.lexsort((ends, owners))]
+    count = np.bincount(owner, minlength=groups)
+    start, some = np.cumsum(2 * count) - 2 * count, count > 0
+    middle = start + np.maximum(count // 2 if branching else count, 1)
+    shared, best = np.zeros(groups), np.full(groups, -1)
+    shared[some] = (ends[middle[some] - 1] + ends[middle[some]]) / 2
+    nearest = np.round(shared / block_tokens)
+    for blocks in (nearest, nearest - 1, nearest + 1):
+        tokens = np.maximum(blocks, 0) * block_tokens
+        fits = (highest - slack <= tokens[owner]) & (tokens[owner] <= lowest + slack)
+        borne_out = np.bincount(owner[fits], minlength=groups)
+        shared, best = np.where(borne_out > best, tokens, shared), np.maximum(best, borne_out)
+    return np.where(some, shared, 0.0)
 
 
 def group_blocks(groups: PrefixGroups, prompt_tokens: Ints, block_tokens: int) -> tuple[Ints, Ints]:
     """Express the groups as prefix blocks: `block_ids` one request after the other, and `block_offsets`."""
-    length = np.round(groups.shared_tokens / block_tokens).astype(np.int64)
-    first = np.cumsum(length) - length
-    count = np.minimum(length[groups.group], prompt_tokens // block_tokens)
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], count)
-    return np.repeat(first[groups.group], count) + within, offsets
+    whole = prompt_tokens // block_tokens
+    above, next_id = np.zeros(len(whole), dtype=np.int64), 0
+    parts: list[tuple[Ints, Ints, Ints]] = []  # of each level: how many blocks lie above, how many here, the first id
+    for level in groups.levels():
+        reach = np.maximum(np.round(level.shared_tokens / block_tokens).astype(np.int64)[level.group], above)
+        here = np.minimum(reach, whole) - above
+        longest = np.zeros(len(level.size), dtype=np.int64)
+        np.maximum.at(longest, level.group, here)
+        first = next_id + np.cumsum(longest) - longest
+        parts.append((above, here, first[level.group]))
+        above, next_id = above + here, next_id + int(longest.sum())
+    offsets = np.concatenate([[0], np.cumsum(above)]).astype(np.int64)
+    block_ids = np.zeros(offsets[-1], dtype=np.int64)
+    for start, here, first in parts:
+        within = np.arange(here.sum()) - np.repeat(np.cumsum(here) - here, here)
+        block_ids[np.repeat(offsets[:-1] + start, here) + within] = np.repeat(first, here) + within
+    return block_ids, offsets
 
 
-def reproduced(
-    groups: PrefixGroups, block_offsets: Ints, block_tokens: int, prompt_tokens: Ints, hit_ratio: Floats, chosen: Ints
-) -> float:
-    """Replay the logged choices through a router's prefix index: the share of requests with every hit as logged."""
-    cached = np.diff(block_offsets) * block_tokens / prompt_tokens
-    hits = _index_hits(groups.group, cached, chosen, hit_ratio.shape[1])
-    return float(np.mean(np.all(np.abs(hits - np.nan_to_num(hit_ratio)) <= POINT + 1e-9, axis=1)))
+def depths_differ(hit_ratio: Floats) -> float:
+    """Return the share of requests whose hits differ by more than chance: their prefixes form a tree, not groups.
+
+    >>> depths_differ(np.array([[0.2, 0.6], [0.5, 0.51], [0.0, 0.5], [0.0, 0.0]]))
+    0.25
+    """
+    share = np.where(np.nan_to_num(hit_ratio) > 0, hit_ratio, np.nan)
+    spread = np.fmax.reduce(share, axis=1) - np.fmin.reduce(share, axis=1)
+    return float(np.mean(spread > 2 * JOINING)) if len(share) else 0.0
+
+
+def reproduced(groups: PrefixGroups, block_tokens: int, prompt_tokens: Ints, arm: Arm) -> float:
+    """Replay an arm's choices through a router's prefix index: the share of its requests with every hit as logged."""
+    hits, whole = np.zeros_like(arm.hit_ratio), prompt_tokens // block_tokens
+    for level in groups.levels():
+        blocks = np.minimum(np.round(level.shared_tokens[level.group] / block_tokens), whole)
+        cached = blocks * block_tokens / np.maximum(prompt_tokens, 1)
+        hits = np.maximum(hits, _index_hits(level.group, cached, arm.chosen, arm.hit_ratio.shape[1]))
+    as_logged = np.all(np.abs(hits - np.nan_to_num(arm.hit_ratio)) <= POINT + 1e-9, axis=1)
+    return float(np.mean(as_logged[~_absent(arm)]))
 
 
 @jit
@@ -106,136 +207,3 @@ def _index_hits(group: Ints, cached: Floats, chosen: Ints, instances: int) -> Fl
         if chosen[i] >= 0:
             visited[group[i], chosen[i]] = True
     return hits
-
-
-@jit
-def _assign(
-    prompt: Floats,
-    lowest: Floats,
-    highest: Floats,
-    chosen: Ints,
-    sets: Words,
-    members: Ints,
-    before: Ints,
-    after: Ints,
-) -> tuple[Ints, Ints, Floats, Floats]:
-    n = len(prompt)
-    group, count = np.zeros(n, dtype=np.int64), 0
-    size, place = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    shortest, longest, typical = np.zeros(n), np.zeros(n), np.zeros(n)
-    head = np.full(len(sets), -1)  # per set of instances: its first group; the groups of a set form a linked list
-    following, preceding = np.full(n, -1), np.full(n, -1)
-    for i in range(n):
-        found = -1
-        now = after[i]
-        high = min(highest[i], prompt[i])
-        if members[before[i]] > 0:
-            found = _best(head[before[i]], following, prompt[i], lowest[i], high, size, shortest, longest, typical)
-            if found < 0:
-                found = _nearest(sets, members, place, before[i], count, lowest[i], high, shortest, longest)
-                if found >= 0:
-                    now = _joined(sets, place[found], chosen[i], now)
-        if found < 0:
-            found, count = count, count + 1
-            shortest[found], longest[found], typical[found] = lowest[i], high, prompt[i]
-        else:
-            _unlink(found, place[found], head, following, preceding)
-            shortest[found] = max(shortest[found], lowest[i])
-            longest[found] = min(longest[found], high)
-        group[i], place[found] = found, now
-        size[found] += 1
-        following[found], preceding[found] = head[now], -1
-        if head[now] >= 0:
-            preceding[head[now]] = found
-        head[now] = found
-    return group, size[:count].copy(), shortest[:count].copy(), longest[:count].copy()
-
-
-@jit
-def _best(
-    first: int,
-    following: Ints,
-    prompt: float,
-    low: float,
-    high: float,
-    size: Ints,
-    shortest: Floats,
-    longest: Floats,
-    typical: Floats,
-) -> int:
-    """Find the group of this set that fits: of like prompt length, then least used, then oldest."""
-    best, best_rank = -1, (2, 0, 0)
-    g = first
-    while g >= 0:
-        if shortest[g] <= high and low <= longest[g]:
-            unlike = 1 if abs(prompt - typical[g]) > SAME_LENGTH * typical[g] else 0
-            rank = (unlike, size[g], g)
-            if rank < best_rank:
-                best, best_rank = g, rank
-        g = following[g]
-    return best
-
-
-@jit
-def _nearest(
-    sets: Words,
-    members: Ints,
-    place: Ints,
-    hit: int,
-    count: int,
-    low: float,
-    high: float,
-    shortest: Floats,
-    longest: Floats,
-) -> int:
-    """Find, among the latest groups, one that visited all the instances of set `hit` and the fewest others."""
-    best, fewest = -1, sets.shape[1] * WORD + 1
-    for g in range(max(0, count - WINDOW), count):
-        if shortest[g] > high or low > longest[g]:
-            continue
-        extra = members[place[g]] - members[hit]
-        if 0 <= extra < fewest and _holds(sets, place[g], hit):
-            best, fewest = g, extra
-    return best
-
-
-@jit
-def _holds(sets: Words, outer: int, inner: int) -> bool:
-    lacking = np.uint64(0)
-    for w in range(sets.shape[1]):
-        lacking |= sets[inner, w] & ~sets[outer, w]
-    return bool(lacking == 0)
-
-
-@jit
-def _joined(sets: Words, place: int, chosen: int, otherwise: int) -> int:
-    """Number the set `place` with `chosen` added; a set that no request ever meets keeps `otherwise`."""
-    wanted = sets[place].copy()
-    if chosen >= 0:
-        wanted[chosen // WORD] |= np.uint64(1) << np.uint64(chosen % WORD)
-    low, high = 0, len(sets)  # the sets are sorted by their words
-    while low < high:
-        middle = (low + high) // 2
-        if _precedes(sets[middle], wanted):
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < len(sets) and (sets[low] == wanted).all() else otherwise
-
-
-@jit
-def _precedes(one: Words, other: Words) -> bool:
-    for w in range(len(one)):
-        if one[w] != other[w]:
-            return bool(one[w] < other[w])
-    return False
-
-
-@jit
-def _unlink(g: int, place: int, head: Ints, following: Ints, preceding: Ints) -> None:
-    if preceding[g] >= 0:
-        following[preceding[g]] = following[g]
-    else:
-        head[place] = following[g]
-    if following[g] >= 0:
-        preceding[following[g]] = preceding[g]

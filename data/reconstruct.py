@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from lodestar.data import schema as s
-from lodestar.data.arrivals import infer_arrivals, inflight_at_arrival
+from lodestar.data.arms import aligned, held_out, own_arm
+from lodestar.data.arrivals import infer_arrivals, inflight_by_instance
 from lodestar.data.counters import complete_snapshot
 from lodestar.data.errors import DataError
 from lodestar.data.latencies import e2e_ms_of, tpot_ms_of
-from lodestar.data.log import Floats, Ints, RequestLog, Workload
-from lodestar.data.prefix_groups import group_blocks, infer_groups, reproduced
+from lodestar.data.lengths import infer_output_tokens
+from lodestar.data.log import Floats, Inferred, Ints, RequestLog, Workload
+from lodestar.data.own import without_own
+from lodestar.data.prefix_groups import depths_differ, group_blocks, infer_groups_jointly, reproduced
 from lodestar.data.propensity import propensity_of
 
 __all__ = ["complete_snapshot", "e2e_ms_of", "propensity_of", "tpot_ms_of", "workload_of"]
 
 BLOCK_TOKENS: Final = 16  # of inferred prefixes; vLLM's own block
+LEAKED: Final = 0.05  # of the decisions with a counter that is off are worth a note
+MOSTLY: Final = 0.5  # of the decisions must know what was in flight
 
 
-def workload_of(log: RequestLog, seed: int = 0) -> Workload:
+def workload_of(log: RequestLog, seed: int = 0, arms: Sequence[RequestLog] = ()) -> Workload:
     """Make a log replayable: row i of the workload is row i of the log.
 
     Nothing here is random; `seed` is part of the signature so that every maker of workloads takes one.
+    `arms` are logs of the same requests under other routers (see `arms_of`): they tell prefix groups apart.
     `Workload.inferred` says for arrivals, blocks and output tokens how each was found where the log left it out.
     """
     if len(log) == 0:
         raise DataError(f"dataset {log.dataset!r} holds no requests; expected one or more. See its rejects")
-    inferred: dict[str, str] = {}
-    output_tokens = _output_tokens(log, inferred)
-    arrived_at_s = _arrivals(log, inferred)
-    block_ids, block_offsets, block_tokens = _blocks(log, inferred)
+    output_tokens, lengths = infer_output_tokens(log)
+    arrived_at_s, arrivals = _arrivals(log)
+    block_ids, block_offsets, block_tokens, blocks = _blocks(log, arms)
+    told = tuple(found for found in (lengths, arrivals, blocks) if found)
     return Workload(
         arrived_at_s=arrived_at_s,
         prompt_tokens=log.prompt_tokens,
@@ -39,37 +46,18 @@ def workload_of(log: RequestLog, seed: int = 0) -> Workload:
         block_ids=block_ids,
         block_offsets=block_offsets,
         block_tokens=block_tokens,
-        inferred=inferred,
+        inferred={found.column: str(found) for found in told},
+        found=told,
     )
 
 
-def _output_tokens(log: RequestLog, inferred: dict[str, str]) -> Ints:
-    missing = log.output_tokens < 0
-    if not missing.any():
-        return log.output_tokens
-    decode_ms, tpot_ms = log.e2e_ms - log.ttft_ms, np.where(log.tpot_ms > 0, log.tpot_ms, np.nan)
-    told = np.round(1 + decode_ms / tpot_ms)
-    told = np.where(missing, np.where(told >= 1, told, np.nan), log.output_tokens)
-    if np.isnan(told).all():
-        raise DataError(
-            f"dataset {log.dataset!r}: no output tokens, and no TTFT, TPOT and E2E to infer them from; "
-            "expected either. Ingest a log that has them"
-        )
-    guessed = np.isnan(told)
-    inferred[s.OUTPUT_TOKENS] = (
-        f"{missing.sum()} of {len(log)} not logged: 1 + (E2E − TTFT) / TPOT where known, "
-        f"else the median of the others ({guessed.sum()} requests)"
-    )
-    return np.where(guessed, np.nanmedian(told), told).round().astype(np.int64)
-
-
-def _arrivals(log: RequestLog, inferred: dict[str, str]) -> Floats:
+def _arrivals(log: RequestLog) -> tuple[Floats, Inferred | None]:
     if not np.isnan(log.arrived_at_s).any():
         if (np.diff(log.arrived_at_s) < 0).any():
             raise DataError(f"dataset {log.dataset!r}: rows are not in the order of arrival. Load it from the store")
         shifted: Floats = log.arrived_at_s - log.arrived_at_s[0]
-        return shifted
-    inflight, field = _inflight_totals(log)
+        return shifted, None
+    inflight, field = _inflight(log)
     e2e_s = _e2e_s(log)
     if inflight is None or e2e_s is None:
         lacking = "in-flight counts" if inflight is None else "latencies"
@@ -77,29 +65,48 @@ def _arrivals(log: RequestLog, inferred: dict[str, str]) -> Floats:
             f"dataset {log.dataset!r}: no arrival times, and no {lacking} to infer them from; expected either. "
             "Ingest a log that has them"
         )
-    arrived_at_s = infer_arrivals(e2e_s, inflight)
-    fit = _correlation(inflight_at_arrival(arrived_at_s, e2e_s).astype(np.float64), inflight)
+    decided = (log.chosen >= 0).any()
+    if not decided:
+        inflight = np.where(np.isnan(inflight).all(axis=1), np.nan, np.nansum(inflight, axis=1))[:, None]
+    chosen = log.chosen if decided else np.zeros(len(log), dtype=np.int64)
+    found = infer_arrivals(e2e_s, inflight, chosen)
+    counted = inflight_by_instance(found.arrived_at_s, e2e_s, chosen, inflight.shape[1])
+    return found.arrived_at_s, _arrivals_found(log, inflight, field, found.leaked, counted)
+
+
+def _arrivals_found(log: RequestLog, inflight: Floats, field: str, leaked: Floats, counted: Floats) -> Inferred:
+    known = ~np.isnan(inflight)
+    fit = _correlation(np.where(known, counted, 0).sum(axis=1), np.nansum(inflight, axis=1))
     unknown = int(np.isnan(log.e2e_ms).sum())
-    inferred["arrivals"] = (
-        f"not logged: inferred from the order of dispatch, the latencies and the logged {field}; the totals "
-        f"in flight come out with a correlation of {fit:.4f}"
-        + (f"; {unknown} requests without E2E count with TTFT and TPOT, or the median" if unknown else "")
+    notes = [f"the totals in flight come out with a correlation of {fit:.4f}"]
+    if unknown:
+        notes.append(f"{unknown} requests without E2E count with TTFT and TPOT, or the median")
+    for j in np.flatnonzero((leaked != 0).mean(axis=0) > LEAKED):
+        off, most = leaked[:, j] != 0, leaked[np.abs(leaked[:, j]).argmax(), j]
+        notes.append(
+            f"the counter of {log.instances[j]} reads up to {abs(most):.0f} {'more' if most > 0 else 'less'} than its "
+            f"requests explain in {off.mean():.0%} of the decisions, which was taken into account"
+        )
+    return Inferred(
+        "arrivals",
+        f"not logged: inferred from the order of dispatch, the latencies and the logged {field}",
+        "share of its counts that the inferred times give back exactly",
+        float(np.mean(counted[known] == (inflight - leaked)[known])),
+        "; ".join(notes),
     )
-    return arrived_at_s
 
 
-def _inflight_totals(log: RequestLog) -> tuple[Floats | None, str]:
-    """Sum what was in flight at each decision; engines' own counts stand in where the router's are missing."""
-    sums = {
-        s.INFLIGHT_REQUESTS: log.snapshot[s.INFLIGHT_REQUESTS],
-        f"{s.RUNNING_REQUESTS} + {s.WAITING_REQUESTS}": log.snapshot[s.RUNNING_REQUESTS]
-        + log.snapshot[s.WAITING_REQUESTS],
+def _inflight(log: RequestLog) -> tuple[Floats | None, str]:
+    """Return what was in flight at each decision; engines' own counts stand in where the router's are missing."""
+    snapshot, _ = without_own(log)
+    engines = snapshot[s.RUNNING_REQUESTS] + snapshot[s.WAITING_REQUESTS]
+    counts = {
+        s.INFLIGHT_REQUESTS: snapshot[s.INFLIGHT_REQUESTS],
+        f"{s.RUNNING_REQUESTS} + {s.WAITING_REQUESTS}": engines,
     }
-    rows = np.arange(len(log))
-    for field, counts in sums.items():
-        told = ~np.isnan(counts).all(axis=1)
-        if told.mean() > 0.5:
-            return np.interp(rows, rows[told], np.nansum(counts[told], axis=1)), field
+    for field, values in counts.items():
+        if values.size and (~np.isnan(values).all(axis=1)).mean() > MOSTLY:
+            return values, field
     return None, ""
 
 
@@ -114,21 +121,35 @@ def _correlation(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
-def _blocks(log: RequestLog, inferred: dict[str, str]) -> tuple[Ints, Ints, int]:
+def _blocks(log: RequestLog, others: Sequence[RequestLog]) -> tuple[Ints, Ints, int, Inferred | None]:
     if log.block_tokens is not None and len(log.block_ids):
-        return *_logged_blocks(log, log.block_tokens), log.block_tokens
-    hit_ratio = log.snapshot[s.HIT_RATIO]
-    if not (hit_ratio > 0).any():
-        inferred["blocks"] = "neither blocks nor cache hits are logged: no request shares a prefix with another"
-        return np.zeros(0, dtype=np.int64), np.zeros(len(log) + 1, dtype=np.int64), BLOCK_TOKENS
-    groups = infer_groups(log.prompt_tokens, hit_ratio, log.chosen)
-    block_ids, block_offsets = group_blocks(groups, log.prompt_tokens, BLOCK_TOKENS)
-    share = reproduced(groups, block_offsets, BLOCK_TOKENS, log.prompt_tokens, hit_ratio, log.chosen)
-    inferred["blocks"] = (
-        f"not logged: {len(groups.size)} groups of requests with a shared prefix inferred from the hit ratios; "
-        f"replaying the logged choices reproduces all hits of {share:.1%} of requests within one percentage point"
+        return *_logged_blocks(log, log.block_tokens), log.block_tokens, None
+    arms = [own_arm(log), *(aligned(log, other) for other in others)]
+    if not (arms[0].hit_ratio > 0).any():
+        none = Inferred("blocks", "neither blocks nor cache hits are logged: no request shares a prefix with another")
+        return np.zeros(0, dtype=np.int64), np.zeros(len(log) + 1, dtype=np.int64), BLOCK_TOKENS, none
+    groups = infer_groups_jointly(log.prompt_tokens, arms, BLOCK_TOKENS)
+    notes = []
+    if others:
+        told = held_out(log.prompt_tokens, arms, BLOCK_TOKENS)
+        names = ", ".join(other.dataset for other in others)
+        notes.append(f"also from {names}, which have the same requests; from these alone: {told:.1%}")
+    deeper, levels = depths_differ(arms[0].hit_ratio), len(groups.levels())
+    if deeper:
+        shown = f"as groups within groups, {levels} levels" if levels > 1 else "which groups do not show"
+        notes.append(f"{deeper:.1%} of requests hit deeper on some instances than on others, {shown}")
+    return (
+        *group_blocks(groups, log.prompt_tokens, BLOCK_TOKENS),
+        BLOCK_TOKENS,
+        Inferred(
+            "blocks",
+            f"not logged: {len(groups.size)} groups of requests with a shared prefix inferred from the hit ratios; "
+            "the logged choices are replayed through a prefix index",
+            "share of requests within one percentage point at every hit",
+            reproduced(groups, BLOCK_TOKENS, log.prompt_tokens, arms[0]),
+            "; ".join(notes),
+        ),
     )
-    return block_ids, block_offsets, BLOCK_TOKENS
 
 
 def _logged_blocks(log: RequestLog, block_tokens: int) -> tuple[Ints, Ints]:
