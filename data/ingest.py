@@ -168,7 +168,7 @@ def _ingested(
         except DataError as error:
             named = str(error).startswith((job.source.name, "dataset"))
             raise error if named else DataError(f"{job.source.name}: {error}") from error
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
             said = str(error).splitlines()[0][:300]
             raise DataError(
                 f"{job.source.name}: the store cannot be written ({said}); nothing of it was kept. "
