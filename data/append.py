@@ -218,16 +218,23 @@ def _insert_rows(target: Target, reading: Reading, times: list[float]) -> None:
         rows = rows.with_columns(pl.col(s.ARRIVED_AT_S) - (target.clock_start_s - reading.zero_s))
     index = np.arange(target.next_index, target.next_index + len(rows))
     target.next_index += len(rows)
-    chosen = target.instances.numbers(rows[s.INSTANCE])
-    rows = rows.with_columns(pl.Series(s.REQUEST_INDEX, index), pl.Series(s.INSTANCE_INDEX, chosen).replace(-1, None))
-    candidates, propensity = _candidates(target, reading.candidates, rows[LINE].to_numpy(), index, chosen)
-    rows = rows.with_columns(pl.Series(s.PROPENSITY, propensity).fill_nan(None))
+    rows = rows.with_columns(pl.Series(s.REQUEST_INDEX, index))
     inserts = target.inserts
     inserts.add("requests", rows)
     inserts.add("blocks", _where(rows, s.BLOCK_IDS))
-    inserts.add("decisions", _where(rows, s.INSTANCE_INDEX))
-    inserts.add("outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.STATUS))
-    inserts.add("candidates", candidates)
+    inserts.add("outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.CACHED_TOKENS, s.STATUS))
+    if rows[s.INSTANCE].null_count() < len(rows) or len(reading.candidates):
+        _insert_decisions(target, rows, reading.candidates, index)
+
+
+def _insert_decisions(target: Target, rows: pl.DataFrame, candidates: pl.DataFrame, index: Ints) -> None:
+    chosen = target.instances.numbers(rows[s.INSTANCE])
+    candidates, propensity = _candidates(target, candidates, rows[LINE].to_numpy(), index, chosen)
+    decided = chosen >= 0
+    numbered = [pl.Series(s.INSTANCE_INDEX, chosen), pl.Series(s.PROPENSITY, propensity).fill_nan(None)]
+    rows = rows.with_columns(numbered)
+    target.inserts.add("decisions", rows if decided.all() else rows.filter(pl.Series(decided)))
+    target.inserts.add("candidates", candidates)
 
 
 def _where(rows: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -266,7 +273,8 @@ def _insert_samples(target: Target, reading: Reading, facts: Facts, times: list[
     names = samples[s.INSTANCE].replace(
         {name: target.instances.full_name(name) for name in samples[s.INSTANCE].unique()}
     )
-    number = pl.Series(s.INSTANCE_INDEX, target.instances.numbers(names)).replace(-1, None)
+    number = pl.Series(s.INSTANCE_INDEX, target.instances.numbers(names))
+    number = number.set(number < 0, None)
     samples = samples.with_columns(at, number)
     times += [float(samples[s.SAMPLED_AT_S].min()), float(samples[s.SAMPLED_AT_S].max())]  # type: ignore[arg-type]
     of_source = {s.SOURCE_ID: facts.source_id, "clock": reading.clock}

@@ -19,7 +19,12 @@ Row = dict[str, Any]
 def format_rows() -> list[Row]:
     """Return each log format with what it provides."""
     return [
-        {"format": known.name, "description": known.description, "provides": ", ".join(known.provides)}
+        {
+            "format": known.name,
+            "description": known.description,
+            "provides": ", ".join(known.provides),
+            "tested_on": known.sample,
+        }
         for known in formats().values()
     ]
 

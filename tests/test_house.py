@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from house import ROOT, script
+
 STAGES = ("data", "features", "models", "pipeline", "reports")
 
 
@@ -29,13 +28,10 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert tests in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_the_reference_of_commands_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text() == module.reference()
+@pytest.mark.parametrize(("maker", "page"), [("make_cli.reference", "cli.md"), ("make_formats.page", "formats.md")])
+def test_a_page_that_is_made_is_up_to_date(maker: str, page: str) -> None:
+    name, function = maker.split(".")
+    assert (ROOT / "docs" / page).read_text() == getattr(script(name), function)()
 
 
 def test_every_path_that_the_readme_names_is_there() -> None:

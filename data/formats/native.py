@@ -107,6 +107,7 @@ def _read_parquet(source: Source) -> Iterator[Reading]:
             first = 1
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 table = _as_declared(pa.Table.from_batches([batch]))
+                table.validate(full=True)  # text that is no UTF-8 ends the process later on
                 numbered = table.append_column(LINE, pa.array(range(first, first + len(table)), pa.int64()))
                 yield _reading(numbered, len(table), no_rejects(), _record_of(table, first))
                 first += len(table)
@@ -229,4 +230,5 @@ FORMAT: Final = Format(
     provides=("arrivals", "blocks", "decisions", "candidates", "propensities", "outcomes"),
     sniff=sniff,
     read=read,
+    sample="the documented schema",
 )

@@ -34,6 +34,7 @@ from pathlib import Path
 def duckdb_alone(file, home):
     import duckdb
     con = duckdb.connect(str(home / "baseline.duckdb"))
+    con.execute("SET enable_progress_bar = false")
     con.execute(f"CREATE OR REPLACE TABLE t AS FROM '{file}'")
     con.close()
 
@@ -48,7 +49,8 @@ warm, file, home = map(Path, sys.argv[2:])
 run(warm, home)
 started, used = time.perf_counter(), sum(os.times()[:2])
 run(file, home)
-print(time.perf_counter() - started, sum(os.times()[:2]) - used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+took, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(took, sum(os.times()[:2]) - used, peak / 1024)
 """
 
 

@@ -37,6 +37,7 @@ COMMANDS = (
     "replay",
     "report",
     "ship",
+    "simulate",
     "ui",
     "demo",
     "formats",
