@@ -222,7 +222,10 @@ def _insert_rows(target: Target, reading: Reading, times: list[float]) -> None:
     inserts = target.inserts
     inserts.add("requests", rows)
     inserts.add("blocks", _where(rows, s.BLOCK_IDS))
-    inserts.add("outcomes", _where(rows, *s.OUTCOMES_LATENCIES, *s.PHASES, s.CACHED_TOKENS, s.STATUS))
+    inserts.add("sessions", _where(rows, s.SESSION_ID))
+    inserts.add("dispatches", _where(rows, s.DISPATCH_NUMBER))
+    inserts.add("outcomes", _where(rows, *s.OUTCOMES_LATENCIES, s.STATUS))
+    inserts.add("phases", _where(rows, *s.PHASES, s.CACHED_TOKENS))
     if rows[s.INSTANCE].null_count() < len(rows) or len(reading.candidates):
         _insert_decisions(target, rows, reading.candidates, index)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -41,16 +42,24 @@ def candidate_rejects(rows: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFr
 
 
 def _value_rejects(candidates: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    for name, broken, reason, expected in _value_rules():
-        if candidates[name].null_count() == len(candidates) or not candidates.select(broken.any()).item():
-            continue
-        bad = candidates.filter(broken).unique(LINE, keep="first", maintain_order=True)
-        shown = zip(bad[s.INSTANCE], bad[name], strict=True)
-        details = [f"{name} of candidate {instance} is {value:g}, {expected}" for instance, value in shown]
-        yield rejects_of(bad[LINE], reason, details)
+    told = [rule for rule in _value_rules() if candidates[rule[0]].null_count() < len(candidates)]
+    found = (
+        candidates.select(broken.any().alias(str(k)) for k, (_, broken, _, _) in enumerate(told)).row(0) if told else ()
+    )
+    for (name, broken, reason, expected), any_broken in zip(told, found, strict=True):
+        if any_broken:
+            bad = candidates.filter(broken).unique(LINE, keep="first", maintain_order=True)
+            shown = zip(bad[s.INSTANCE], bad[name], strict=True)
+            details = [f"{name} of candidate {instance} is {value:g}, {expected}" for instance, value in shown]
+            yield rejects_of(bad[LINE], reason, details)
 
 
-def _value_rules() -> Iterator[tuple[str, pl.Expr, Reason, str]]:
+@cache
+def _value_rules() -> tuple[tuple[str, pl.Expr, Reason, str], ...]:
+    return tuple(_rules())
+
+
+def _rules() -> Iterator[tuple[str, pl.Expr, Reason, str]]:
     fields = (*s.SNAPSHOT_FIELDS, s.SCORE, s.PROBABILITY)
     for name in fields:
         yield name, pl.col(name) == NOT_KNOWN, Reason.SENTINEL, "which stands for a value that is not known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -41,7 +42,8 @@ def checked(reading: Reading, named: bool = False) -> Reading:
     `named` tells that an earlier part of the source names its requests.
     """
     named |= reading.rows[s.REQUEST_ID].null_count() < len(reading.rows)
-    bad = [_broken(reading.rows, _row_rules(reading, named)), _broken(reading.samples, _sample_rules())]
+    rules = _row_rules(named, reading.clock is not None)
+    bad = [_broken(reading.rows, (*rules, _late(reading.zero_s))), _broken(reading.samples, _sample_rules())]
     sound, candidates = reading.rows, reading.candidates
     if len(bad[0]):
         # Without their candidates too, since a row is refused once.
@@ -86,12 +88,17 @@ def _details(hit: pl.DataFrame, rule: Rule) -> list[str]:
     return [f"{rule.column} is {value}, {rule.expected}" for value in shown]
 
 
-def _row_rules(reading: Reading, named: bool) -> Iterator[Rule]:
+@cache
+def _row_rules(named: bool, timed: bool) -> tuple[Rule, ...]:
+    return tuple(_rules(named, timed))
+
+
+def _rules(named: bool, timed: bool) -> Iterator[Rule]:
     for name in NUMBERS:
         yield Rule(pl.col(name) == NOT_KNOWN, Reason.SENTINEL, name, "which stands for a value that is not known")
     for name in (s.ARRIVED_AT_S, *DURATIONS):
         yield Rule(~pl.col(name).is_finite(), Reason.NOT_FINITE, name, "expected a finite number")
-    yield from _presence(reading, named)
+    yield from _presence(named, timed)
     yield Rule(pl.col(s.PROMPT_TOKENS) <= 0, Reason.WRONG_VALUE, s.PROMPT_TOKENS, "expected 1 or more")
     for name in (s.OUTPUT_TOKENS, s.CACHED_TOKENS):
         yield Rule(pl.col(name) < 0, Reason.NEGATIVE_COUNT, name, "expected 0 or more")
@@ -100,21 +107,24 @@ def _row_rules(reading: Reading, named: bool) -> Iterator[Rule]:
     no_id = pl.col(s.BLOCK_IDS).list.eval(pl.element().is_null()).list.any()
     yield Rule(no_id, Reason.WRONG_TYPE, s.BLOCK_IDS, "expected 64-bit integers")
     yield Rule(~pl.col(s.STATUS).is_in(STATUSES), Reason.WRONG_VALUE, s.STATUS, f"expected {', '.join(STATUSES)}")
-    yield from _time_rules(reading.zero_s)
+    yield from _time_rules()
 
 
-def _presence(reading: Reading, named: bool) -> Iterator[Rule]:
+def _presence(named: bool, timed: bool) -> Iterator[Rule]:
     yield Rule(pl.col(s.PROMPT_TOKENS).is_null(), Reason.MISSING, s.PROMPT_TOKENS, "is missing")
     alone = "is missing, though other rows have it"
-    if reading.clock is not None:
+    if timed:
         yield Rule(pl.col(s.ARRIVED_AT_S).is_null(), Reason.MISSING, s.ARRIVED_AT_S, alone)
     if named:
         yield Rule(pl.col(s.REQUEST_ID).is_null(), Reason.MISSING, s.REQUEST_ID, alone)
 
 
-def _time_rules(zero_s: float) -> Iterator[Rule]:
+def _late(zero_s: float) -> Rule:
     late = (pl.col(s.ARRIVED_AT_S) + zero_s).abs() > LATEST_S
-    yield Rule(late, Reason.OUT_OF_UNIT, s.ARRIVED_AT_S, "expected seconds")
+    return Rule(late, Reason.OUT_OF_UNIT, s.ARRIVED_AT_S, "expected seconds")
+
+
+def _time_rules() -> Iterator[Rule]:
     for name in DURATIONS:
         yield Rule(pl.col(name) < 0, Reason.NEGATIVE_LATENCY, name, "expected 0 or more")
         yield Rule(pl.col(name) > DAY_MS, Reason.OUT_OF_UNIT, name, "expected less than a day in milliseconds")
@@ -129,7 +139,12 @@ def _time_rules(zero_s: float) -> Iterator[Rule]:
     yield Rule(early, Reason.BACKWARDS, s.E2E_MS, f"before its first token: {s.TTFT_MS} is larger")
 
 
-def _sample_rules() -> Iterator[Rule]:
+@cache
+def _sample_rules() -> tuple[Rule, ...]:
+    return tuple(_of_samples())
+
+
+def _of_samples() -> Iterator[Rule]:
     yield Rule(pl.col(s.SAMPLED_AT_S).is_null(), Reason.MISSING, s.SAMPLED_AT_S, "is missing")
     for name in (s.SAMPLED_AT_S, *s.SAMPLE_FIELDS):
         yield Rule(pl.col(name) == NOT_KNOWN, Reason.SENTINEL, name, "which stands for a value that is not known")

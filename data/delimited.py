@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pac
 
-from lodestar.data.blocks import Block
+from lodestar.data.blocks import Block, count_of
 from lodestar.data.errors import DataError
-from lodestar.data.reading import LINE, no_rejects, not_whole, rejects_of
+from lodestar.data.reading import LINE, MOST_WHOLE, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
 from lodestar.data.sources import Source, printable
 
@@ -32,7 +32,7 @@ class Fields:
 
     Attributes:
         texts: as they stand, without the blanks around them.
-        numbers: as Float64; an empty field is NULL.
+        numbers: as Float64, or Int64; an empty field is NULL.
         whole: those of the numbers that may only be whole.
         times: as nanoseconds since 1970, UTC where the text names no zone.
     """
@@ -84,14 +84,23 @@ def csv_parts(source: Source, fields: Fields, required: tuple[str, ...] = (), se
     header: list[str] = []
     for block in source.blocks():
         if not header:
-            start = next((place for place, raw in enumerate(block.content.decode().split("\n")) if raw.strip()), None)
-            if start is None:
+            place, start = _header_place(block.content)
+            if not start:
                 continue
-            header = _sound_header(header_of(block.content, separator), required)
+            header = _sound_header(header_of(block.content[:start], separator), required)
             fields = fields.within(header)
-            body = block.content.split(b"\n", start + 1)[-1]
-            block = Block(body, block.first_line + start + 1, block.aside)
+            block = Block(block.content[start:], block.first_line + place + 1, block.aside)
         yield _part(block, header, fields, separator)
+
+
+def _header_place(content: bytes) -> tuple[int, int]:
+    """Return how many lines before the header are blank, and where the line after it starts, 0 if there is none."""
+    place, start = 0, 0
+    while end := content.find(b"\n", start) + 1:
+        if content[start:end].decode().strip():
+            return place, end
+        place, start = place + 1, end
+    return place, 0
 
 
 def _sound_header(header: list[str], required: tuple[str, ...]) -> list[str]:
@@ -100,7 +109,7 @@ def _sound_header(header: list[str], required: tuple[str, ...]) -> list[str]:
         raise DataError(f"column {twice[0]!r} is there twice; expected it once. Remove one")
     missing = [name for name in required if name not in header]
     if missing:
-        found = printable(", ".join(header)[:200])
+        found = printable(", ".join(header)[:200]) or "no header"
         raise DataError(f"column {missing[0]!r} is missing; found {found}. Choose another --format")
     return header
 
@@ -121,12 +130,13 @@ def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> tu
     """Read a block at once if every line of it is plain and good; return with it the zone of its times."""
     content, rows = block.content, block.rows
     # As many separators as there should be, and Arrow stops at a line with too many: then no line has too few.
-    if not rows or QUOTE in content or content.count(separator.encode()) != rows * (len(header) - 1):
+    if not rows or QUOTE in content or count_of(ord(separator), content) != rows * (len(header) - 1):
         return None
     if fields.times and not (fields.times == (header[0],) and _of_this_century(content, rows)):
         return None
     for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
         types = dict.fromkeys(fields.texts, pa.string()) | dict.fromkeys(fields.numbers, pa.float64())
+        types |= dict.fromkeys(fields.whole, pa.int64())
         table = _arrow(content, header, types | dict.fromkeys(fields.times, kind), separator)
         if table is not None or not fields.times:
             break
@@ -136,9 +146,10 @@ def _fast(block: Block, header: list[str], fields: Fields, separator: str) -> tu
     assert isinstance(found, pl.DataFrame)
     blank = found.select(pl.any_horizontal(*(pl.col(n).str.contains(r"^\s|\s$").any() for n in fields.texts), False))
     odd = found.select(pl.any_horizontal(*((~pl.col(n).is_finite()).any() for n in fields.numbers), False))
-    fraction = found.select(pl.any_horizontal(*(not_whole(n).any() for n in fields.whole), False))
+    # Numbers that a float does not hold exactly are refused wherever they come from.
+    large = found.select(pl.any_horizontal(*(pl.col(n).abs().max() > MOST_WHOLE for n in fields.whole), False))
     untimed = found.select(pl.any_horizontal(*(pl.col(n).is_null().any() for n in fields.times), False))
-    if any(bool(check.item()) for check in (blank, odd, fraction, untimed)):
+    if any(bool(check.item()) for check in (blank, odd, large, untimed)):
         return None
     number = pl.int_range(block.first_line, block.first_line + rows, dtype=pl.Int64, eager=True)
     columns = found.with_columns(*(pl.col(n).dt.epoch("ns") for n in fields.times), number.alias(LINE))
@@ -205,7 +216,7 @@ def typed(split: pl.DataFrame, fields: Fields) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _whole(value: pl.Expr) -> pl.Expr:
-    return ((value % 1 == 0) & (value.abs() <= 2**53)).fill_null(True)
+    return ((value % 1 == 0) & (value.abs() <= MOST_WHOLE)).fill_null(True)
 
 
 def _told(name: str, broken: pl.Expr, what: str) -> pl.Expr:

@@ -13,7 +13,6 @@ from lodestar.data import schema as s
 __all__ = ["Inserts"]
 
 ROW_GROUP: Final = 122_880
-FEWEST: Final = 4 * ROW_GROUP
 
 
 @dataclass(slots=True)
@@ -31,7 +30,7 @@ class Inserts:
         known = [name for name in s.TABLES[table] if name in frame.columns]
         frames = self.waiting.setdefault(table, [])
         frames.append(frame.select(known))
-        if sum(map(len, frames)) >= FEWEST:
+        if sum(map(len, frames)) >= ROW_GROUP:
             whole = pl.concat(frames, rechunk=True)
             end = len(whole) // ROW_GROUP * ROW_GROUP
             self._write(table, whole[:end])

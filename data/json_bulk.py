@@ -29,7 +29,7 @@ class BulkParser:
 
     def __init__(self) -> None:
         self._place = _Place()
-        self._con = duckdb.connect(config={"threads": 2, "memory_limit": "400MB", "enable_external_file_cache": False})
+        self._con = duckdb.connect(config={"threads": 1, "memory_limit": "400MB", "enable_external_file_cache": False})
 
     def parsed(self, content: bytes, columns: pa.Schema, rows: int) -> pa.Table | None:
         """Parse as many objects as there are lines, every value of its kind, or nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ import pyarrow.json as paj
 
 from lodestar.data.blocks import Block
 from lodestar.data.json_bulk import FEWEST_BYTES, BulkParser
-from lodestar.data.prefetch import prefetched
+from lodestar.data.prefetch import mapped_ahead
 from lodestar.data.reading import LINE, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
 
@@ -54,11 +55,11 @@ class Decoder:
         self._columns, self._present = columns, columns
         self._validator = jsonschema.Draft202012Validator(schema)
         self._others = "error"
-        self._bulk: BulkParser | None = None
+        self._bulk = threading.local()
 
     def over(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Decoded]]:
-        """Decode blocks one after the other, the next one while the caller works on this one."""
-        return prefetched((block, self.decoded(block)) for block in blocks)
+        """Decode blocks in order, the next ones in threads while the caller works on this one."""
+        return mapped_ahead(self.decoded, blocks)
 
     def decoded(self, block: Block) -> Decoded:
         """Decode a block; a number that is too large comes out as infinite, which no check lets through."""
@@ -81,18 +82,20 @@ class Decoder:
         """Parse a large block the fastest way, if it has no other keys than the columns."""
         if self._others != "error" or len(content) < FEWEST_BYTES:
             return None
-        if self._bulk is None:
-            self._bulk = BulkParser()
+        if not hasattr(self._bulk, "parser"):  # one for each thread that decodes
+            self._bulk.parser = BulkParser()
             self._present = pa.schema([_present(column, content) for column in self._columns])
-        return self._bulk.parsed(content, self._present, rows)
+        table: pa.Table | None = self._bulk.parser.parsed(content, self._present, rows)
+        return table
 
     def _whole(self, content: bytes, rows: int) -> pa.Table | None:
-        """Parse a block with the keys of the one before; if it has others, with those that stand in its text."""
+        """Parse a block with the keys of an earlier one; if it has others, with those that stand in its text."""
         if self._others == "error" and (table := _parsed(content, self._present, rows, "error")) is not None:
             return table
-        self._present = pa.schema([_present(column, content) for column in self._columns])
-        for self._others in ("error", "ignore"):
-            if (table := _parsed(content, self._present, rows, self._others)) is not None:
+        present = pa.schema([_present(column, content) for column in self._columns])
+        for others in ("error", "ignore"):
+            if (table := _parsed(content, present, rows, others)) is not None:
+                self._present, self._others = present, others  # for the blocks to come
                 return table
         return None
 

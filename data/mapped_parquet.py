@@ -15,7 +15,7 @@ from lodestar.data.errors import DataError
 from lodestar.data.mapped_text import TextPart, missing, wide_candidates, wide_columns
 from lodestar.data.mapping import Recipe
 from lodestar.data.reading import LINE, no_rejects
-from lodestar.data.sources import Source
+from lodestar.data.sources import Source, printable
 
 __all__ = ["parquet_text"]
 
@@ -36,9 +36,10 @@ def parquet_text(source: Source, recipe: Recipe) -> Iterator[TextPart]:
 def _batches(file: pq.ParquetFile, recipe: Recipe) -> Iterator[TextPart]:
     header = file.schema_arrow.names
     if len(set(header)) < len(header):
-        raise DataError(f"a column is there twice; found {', '.join(header)[:300]}. Remove one")
+        raise DataError(f"a column is there twice; found {printable(', '.join(header))[:300]}. Remove one")
     wide, first = wide_columns(header, recipe), 1
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        batch.validate(full=True)  # Polars trusts that text is UTF-8
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         frame = frame.with_columns(pl.int_range(first, first + len(frame), dtype=pl.Int64).alias(LINE))

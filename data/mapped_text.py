@@ -12,6 +12,7 @@ from lodestar.data import schema as s
 from lodestar.data.errors import DataError
 from lodestar.data.mapping import INSTANCE_HOLE, Column, Recipe
 from lodestar.data.reading import LINE
+from lodestar.data.sources import printable
 
 __all__ = [
     "TextPart",
@@ -56,7 +57,9 @@ def missing(name: str, known: Sequence[str]) -> DataError:
     """
     close = get_close_matches(name, known, n=1)
     hint = f" did you mean {close[0]!r}?" if close else ""
-    return DataError(f"column {name!r} is missing;{hint} Found: {', '.join(known)[:300]}. Correct the mapping")
+    return DataError(
+        f"column {name!r} is missing;{hint} Found: {printable(', '.join(known))[:300]}. Correct the mapping"
+    )
 
 
 def wide_columns(header: Sequence[str], recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -68,9 +71,8 @@ def wide_columns(header: Sequence[str], recipe: Recipe) -> dict[str, dict[str, s
     everywhere = [instance for instance in first if all(instance in of for of in found.values())]
     if not everywhere:
         patterns = ", ".join(column.column for column in recipe.candidate_fields.values())
-        raise DataError(
-            f"no instance has all of the columns {patterns}; found {', '.join(header)[:300]}. Correct [candidates]"
-        )
+        there = printable(", ".join(header))[:300]
+        raise DataError(f"no instance has all of the columns {patterns}; found {there}. Correct [candidates]")
     return {instance: {field: of[instance] for field, of in found.items()} for instance in everywhere}
 
 

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lodestar.data import schema as s
 from lodestar.data.errors import ConfigError, unknown
-from lodestar.data.reading import DISPATCHED
 
 __all__ = [
     "ARRIVED_AT",
@@ -32,7 +31,7 @@ ARRIVED_AT: Final = "arrived_at"
 INSTANCE_HOLE: Final = "{instance}"
 KINDS: Final = ("csv", "jsonl", "parquet")
 DURATIONS_MS: Final = (*s.OUTCOMES_LATENCIES, *s.PHASES, s.SNAPSHOT_AGE_MS)
-COUNTS: Final = (s.PROMPT_TOKENS, s.OUTPUT_TOKENS, s.CACHED_TOKENS, DISPATCHED)
+COUNTS: Final = (s.PROMPT_TOKENS, s.OUTPUT_TOKENS, s.CACHED_TOKENS, s.DISPATCH_NUMBER)
 TEXTS: Final = (s.REQUEST_ID, s.SESSION_ID, s.POLICY, s.INSTANCE, s.MODEL_VERSION, s.STATUS)
 RATIOS: Final = (s.HIT_RATIO, s.KV_USAGE_RATIO, s.PROBABILITY)
 #: What a column of one row a request may be.

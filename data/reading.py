@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANDIDATE_COLUMNS",
-    "DISPATCHED",
     "LINE",
     "RECORD",
     "REJECT_COLUMNS",
@@ -34,7 +33,6 @@ __all__ = [
 
 LINE: Final = "line"
 RECORD: Final = "record"
-DISPATCHED: Final = "dispatch_number"
 MOST_WHOLE: Final = 2**53
 
 Columns = Mapping[str, type[pl.DataType] | pl.DataType]
@@ -43,7 +41,7 @@ Columns = Mapping[str, type[pl.DataType] | pl.DataType]
 ROW_COLUMNS: Final[Columns] = {
     LINE: pl.Int64,  # the row's number in its source, unique: its line, or a count where a line holds many records
     RECORD: pl.String,  # where in the source a record that is no whole line stands, such as 'span 1f0a'
-    DISPATCHED: pl.Int64,  # place in the order of dispatch, where that is neither the order of lines nor of arrivals
+    s.DISPATCH_NUMBER: pl.Int64,  # place in the order of dispatch, where neither lines nor arrivals tell it
     s.REQUEST_ID: pl.String,
     s.ARRIVED_AT_S: pl.Float64,
     s.PROMPT_TOKENS: pl.Int64,

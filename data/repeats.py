@@ -15,7 +15,7 @@ __all__ = ["reject_duplicates", "replace_earlier_version"]
 
 #: Of the rows of a source that a later one must repeat to be its new version.
 REPEATED_SHARE: Final = 0.5
-HANGING: Final = ("blocks", "decisions", "outcomes", "candidates")
+HANGING: Final = ("blocks", "sessions", "dispatches", "decisions", "candidates", "outcomes", "phases")
 
 # A request is known again by all that it says of itself. A new version may tell of a decision or a latency that the
 # earlier one left out, but not another one: the same requests under another router are no new version.

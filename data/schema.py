@@ -27,6 +27,9 @@ BLOCK_IDS: Final = "block_ids"
 SESSION_ID: Final = "session_id"  # requests of one conversation or agent tree
 CACHED_TOKENS: Final = "cached_tokens"  # prompt tokens that the engine says it found in its cache
 
+# In the order of dispatch of its source, where neither arrivals nor lines tell it
+DISPATCH_NUMBER: Final = "dispatch_number"
+
 # What the router knew of one instance when it decided
 HIT_RATIO: Final = "hit_ratio"  # share of the prompt that the router believes cached there
 INFLIGHT_REQUESTS: Final = "inflight_requests"  # sent and not finished, without this request
@@ -126,13 +129,14 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         REQUEST_INDEX: "BIGINT",
         REQUEST_ID: "VARCHAR",
         "line": "BIGINT",  # in the source that owns its index
-        "dispatch_number": "BIGINT",  # order of dispatch in the source, where arrivals and lines do not tell it
-        SESSION_ID: "VARCHAR",
         ARRIVED_AT_S: "DOUBLE",
         PROMPT_TOKENS: "BIGINT",
         OUTPUT_TOKENS: "BIGINT",
     },
+    # What few logs say has a table of its own: a column of NULL takes time and room too.
     "blocks": {REQUEST_INDEX: "BIGINT", BLOCK_IDS: "BIGINT[]"},
+    "sessions": {REQUEST_INDEX: "BIGINT", SESSION_ID: "VARCHAR"},
+    "dispatches": {REQUEST_INDEX: "BIGINT", DISPATCH_NUMBER: "BIGINT"},
     "instances": {DATASET: "VARCHAR", INSTANCE_INDEX: "BIGINT", INSTANCE: "VARCHAR", GPU: "VARCHAR"},
     "decisions": {
         REQUEST_INDEX: "BIGINT",
@@ -154,11 +158,14 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         TTFT_MS: "DOUBLE",
         TPOT_MS: "DOUBLE",
         E2E_MS: "DOUBLE",
+        STATUS: "VARCHAR",
+    },
+    "phases": {
+        REQUEST_INDEX: "BIGINT",
         QUEUE_MS: "DOUBLE",
         PREFILL_MS: "DOUBLE",
         DECODE_MS: "DOUBLE",
         CACHED_TOKENS: "BIGINT",
-        STATUS: "VARCHAR",
     },
     "engine_samples": {
         DATASET: "VARCHAR",

@@ -120,10 +120,11 @@ _REQUESTS = """
     FROM requests r
     JOIN sources ON sources.dataset = r.dataset
         AND r.request_index BETWEEN sources.first_request_index AND sources.last_request_index
+    LEFT JOIN dispatches USING (request_index)
     LEFT JOIN decisions d USING (request_index)
     LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (request_index)
     WHERE r.dataset = ? ORDER BY r.arrived_at_s,
-        CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, r.dispatch_number, r.line
+        CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, dispatches.dispatch_number, r.line
 """
 _INSTANCES = """
     SELECT instance, instance_index FROM instances WHERE dataset = $1 AND instance_index IN (

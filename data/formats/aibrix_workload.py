@@ -11,7 +11,7 @@ import polars as pl
 
 from lodestar.data import schema as s
 from lodestar.data.json_lines import Refused
-from lodestar.data.reading import LINE, MOST_WHOLE, Format, Reading
+from lodestar.data.reading import LINE, MOST_WHOLE, RECORD, Format, Reading
 from lodestar.data.reasons import Reason
 from lodestar.data.records import Entry, Row, Zero, converted, entries, number, whole
 from lodestar.data.sources import Source
@@ -61,7 +61,10 @@ def _unfolded(found: list[Entry], bad: pl.DataFrame, before: int) -> tuple[list[
         before += len(several) - 1
         grown.append((line, before))
     steps = pl.DataFrame(grown, schema={LINE: pl.Int64, "more": pl.Int64}, orient="row")
-    moved = bad.sort(LINE).join_asof(steps, on=LINE).with_columns(pl.col(LINE) + pl.col("more")).drop("more")
+    # Where the number of a row is no longer that of its line, its record says the line.
+    told = pl.when(pl.col("more") > 0).then(pl.format("line {}", LINE)).otherwise(RECORD).alias(RECORD)
+    placed = bad.sort(LINE).join_asof(steps, on=LINE).with_columns(told)
+    moved = placed.with_columns(pl.col(LINE) + pl.col("more")).drop("more")
     return parts, moved, before
 
 

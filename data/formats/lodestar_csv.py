@@ -11,7 +11,7 @@ import polars as pl
 from lodestar.data import schema as s
 from lodestar.data.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.formats.percent import percent_as_ratio
-from lodestar.data.reading import CANDIDATE_COLUMNS, DISPATCHED, LINE, ROW_COLUMNS, Format, Reading, as_columns, empty
+from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, empty
 from lodestar.data.sources import Source
 
 __all__ = ["FORMAT"]
@@ -68,7 +68,9 @@ def _rows(good: pl.DataFrame) -> pl.DataFrame:
         named = named.with_columns(pl.when(pl.col(s.OUTPUT_TOKENS) > 1).then(s.TPOT_MS).alias(s.TPOT_MS))
     order = pl.col("request_id").cast(pl.Int64)
     named = named.with_columns(
-        order.cast(pl.String), order.alias(DISPATCHED), pl.col("selected_pod").replace("", None).alias(s.INSTANCE)
+        order.cast(pl.String),
+        order.alias(s.DISPATCH_NUMBER),
+        pl.col("selected_pod").replace("", None).alias(s.INSTANCE),
     )
     return as_columns(named, ROW_COLUMNS)
 

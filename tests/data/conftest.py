@@ -25,6 +25,9 @@ REAL = {
     "klog-2026": "lodestar/gateway-2026-04.klog",
     "mooncake": "mooncake/conversation_trace.jsonl.gz",
     "azure": "azure/AzureLLMInferenceTrace_conv.csv.gz",
+    "sessions": "weka/trace_0002.json.gz",
+    "spans": "vllm-otel/codellama-34b-prefill.otlp.json.gz",
+    "statistics": "vllm-otel/codellama-34b-prefill.vllm.log.gz",
 }
 
 

@@ -20,7 +20,7 @@ from lodestar.data.workspace import Workspace
 
 KILLS = 50
 ROWS = 400_000
-OWNED = ("decisions", "outcomes", "blocks", "candidates")
+OWNED = ("blocks", "sessions", "dispatches", "decisions", "candidates", "outcomes", "phases")
 
 # Everything is imported once; each trial is a fork of that, so that 50 of them take seconds.
 FORKED = """
