@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema as s
-from lodestar.data.arms import arms_of
 from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, RequestLog, Workload
-from lodestar.data.reconstruct import complete_snapshot, propensity_of, workload_of
+from lodestar.data.reconstruction.arms import arms_of
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, propensity_of, workload_of
 from lodestar.data.rejects import rejects_by_reason
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
 from lodestar.data.traffic import instance_loads, prefix_sharing, propensity_support, rates

@@ -12,7 +12,7 @@ from lodestar.data import schema as s
 from lodestar.data.reasons import Reason
 
 if TYPE_CHECKING:
-    from lodestar.data.sources import Source
+    from lodestar.data.sources.source import Source
 
 __all__ = [
     "CANDIDATE_COLUMNS",

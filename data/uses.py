@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema as s
-from lodestar.data.latencies import has_no_times
 from lodestar.data.log import Floats, RequestLog, Workload
-from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
+from lodestar.data.reconstruction.latencies import has_no_times
+from lodestar.data.reconstruction.reconstruct import e2e_ms_of, tpot_ms_of
 
 __all__ = ["FEWEST_FITTED", "FEWEST_ONE_STEP", "FITTED_SHARE", "allowed_uses"]
 

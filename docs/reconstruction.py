@@ -15,14 +15,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from lodestar.data import schema as s
-from lodestar.data.arms import aligned, held_out, own_arm
-from lodestar.data.arrivals import inflight_by_instance
 from lodestar.data.ingest import ingest
-from lodestar.data.lengths import infer_output_tokens
 from lodestar.data.log import Floats, RequestLog
-from lodestar.data.own import own_share
-from lodestar.data.prefix_groups import infer_groups_jointly, reproduced
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.arms import aligned, held_out, own_arm
+from lodestar.data.reconstruction.arrivals import inflight_by_instance
+from lodestar.data.reconstruction.lengths import infer_output_tokens
+from lodestar.data.reconstruction.own import own_share
+from lodestar.data.reconstruction.prefix_groups import infer_groups_jointly, reproduced
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lodestar.data.errors import DataError
-from lodestar.data.latencies import has_no_times
 from lodestar.data.log import Floats, RequestLog
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.latencies import has_no_times
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.features.matrix import chosen_features, decision_features

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
-from lodestar.data.latencies import has_no_times
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
+from lodestar.data.reconstruction.latencies import has_no_times
+from lodestar.data.reconstruction.reconstruct import e2e_ms_of, tpot_ms_of
 from lodestar.data.schema import E2E_MS, TPOT_MS
 
 __all__ = ["Rows", "derived_notes", "rows_of"]

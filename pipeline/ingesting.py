@@ -11,8 +11,8 @@ from typing import Any
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.formats.mapped import mapped_format
 from lodestar.data.ingest import IngestReport, ingest
-from lodestar.data.sources import sources_of
-from lodestar.data.suggest_map import suggest_map
+from lodestar.data.mapping.suggest import suggest_map
+from lodestar.data.sources.source import sources_of
 from lodestar.data.workspace import Workspace
 
 __all__ = ["ingest_logs", "print_draft", "require_rows", "suggested_map"]

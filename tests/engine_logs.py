@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 from hypothesis import strategies as st
 
-from lodestar.data.checks import checked
 from lodestar.data.reading import SAMPLE_COLUMNS, Format, empty
-from lodestar.data.sources import from_bytes, sources_of
+from lodestar.data.sources.source import from_bytes, sources_of
+from lodestar.data.storing.checks import checked
 
 HOSTILE = (
     None,

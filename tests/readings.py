@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from lodestar.data.checks import checked
 from lodestar.data.reading import ROW_COLUMNS as ROWS
 from lodestar.data.reading import Format, empty, no_rejects
-from lodestar.data.sources import Source, from_bytes, sources_of
+from lodestar.data.sources.source import Source, from_bytes, sources_of
+from lodestar.data.storing.checks import checked
 
 
 @dataclass(frozen=True)

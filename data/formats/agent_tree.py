@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lodestar.data.json_lines import Refused
-from lodestar.data.moments import moment_ns
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.moments import moment_ns
 
 __all__ = ["Place", "places"]
 

@@ -11,13 +11,15 @@ from typing import Any, Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.aibrix import GatewayLog, GatewayRequest
-from lodestar.data.aibrix_join import Joined, join
+from lodestar.data.aibrix.common import GatewayLog, GatewayRequest
+from lodestar.data.aibrix.join import Joined, join
+from lodestar.data.aibrix.pairing import Span
+from lodestar.data.aibrix.text_blocks import BLOCK_TOKENS, characters_per_block, prompt_text, text_blocks, text_id
 from lodestar.data.formats.aibrix_gateway import CLOCK as CLOCK_OF_GATEWAY
 from lodestar.data.formats.aibrix_gateway import facts_of, gateway_log
-from lodestar.data.json_lines import Refused
-from lodestar.data.moments import MONOTONIC, moment_ns
-from lodestar.data.pairing import Span
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.moments import MONOTONIC, moment_ns
+from lodestar.data.parsing.records import Entry, Row, Zero, converted, entries, number, seconds_as_ms, text, whole
 from lodestar.data.reading import (
     CANDIDATE_COLUMNS,
     LINE,
@@ -28,9 +30,7 @@ from lodestar.data.reading import (
     rejects_of,
 )
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Entry, Row, Zero, converted, entries, number, seconds_as_ms, text, whole
-from lodestar.data.sources import Source
-from lodestar.data.text_blocks import BLOCK_TOKENS, characters_per_block, prompt_text, text_blocks, text_id
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from lodestar.data import schema as s
-from lodestar.data.aibrix import GatewayLog, GatewayRequest
-from lodestar.data.json_lines import Refused
+from lodestar.data.aibrix.common import GatewayLog, GatewayRequest
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import CANDIDATES, Entry, Row, Zero, converted
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import CANDIDATES, Entry, Row, Zero, converted
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["CLOCK", "FORMAT", "facts_of", "gateway_log"]
 

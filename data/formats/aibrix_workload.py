@@ -10,12 +10,12 @@ from typing import Any, Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.json_lines import Refused
+from lodestar.data.aibrix.text_blocks import BLOCK_TOKENS, characters_per_block, prompt_text, text_blocks
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import Entry, Row, Zero, converted, entries, number, whole
 from lodestar.data.reading import LINE, MOST_WHOLE, RECORD, Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Entry, Row, Zero, converted, entries, number, whole
-from lodestar.data.sources import Source
-from lodestar.data.text_blocks import BLOCK_TOKENS, characters_per_block, prompt_text, text_blocks
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

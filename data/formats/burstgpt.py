@@ -8,9 +8,9 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import Fields, csv_parts, header_of, raw_of
+from lodestar.data.parsing.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.reading import ROW_COLUMNS, Format, Reading, as_columns
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

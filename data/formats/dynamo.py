@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lodestar.data import schema as s
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import Entry, Zero, converted, entries, number, text, whole
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Entry, Zero, converted, entries, number, text, whole
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

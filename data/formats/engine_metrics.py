@@ -12,10 +12,10 @@ import polars as pl
 
 from lodestar.data import schema as s
 from lodestar.data.formats.names import engine_named
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import NANOSECONDS, Zero
 from lodestar.data.reading import LINE, RECORD, SAMPLE_COLUMNS, Reading, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.records import NANOSECONDS, Zero
 
 __all__ = ["Samples", "Scrape", "instance_of", "metric_named"]
 

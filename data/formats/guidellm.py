@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, Final
 
 from lodestar.data import schema as s
-from lodestar.data.documents import Document, elements, inside, object_of, shown, unread, whole_document
-from lodestar.data.json_lines import Refused
-from lodestar.data.moments import elapsed_ms, moment_ns
+from lodestar.data.parsing.documents import Document, elements, inside, object_of, shown, unread, whole_document
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.moments import elapsed_ms, moment_ns
+from lodestar.data.parsing.records import Zero, number, text, whole
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Zero, number, text, whole
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

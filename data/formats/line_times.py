@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import Zero
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Zero
 
 __all__ = ["LineTimes", "stamp", "unix_ns"]
 

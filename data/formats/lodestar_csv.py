@@ -9,10 +9,10 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.formats.percent import percent_as_ratio
+from lodestar.data.parsing.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, empty
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

@@ -9,13 +9,13 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.blocks import Block
-from lodestar.data.delimited import Fields, raw_of, typed
 from lodestar.data.errors import DataError
 from lodestar.data.formats.percent import percent_as_ratio
+from lodestar.data.parsing.delimited import Fields, raw_of, typed
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import Source
+from lodestar.data.sources.blocks import Block
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

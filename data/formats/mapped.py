@@ -9,16 +9,16 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.mapped_columns import AT_NS, converted_columns
-from lodestar.data.mapped_csv import csv_text
-from lodestar.data.mapped_json import json_text
-from lodestar.data.mapped_parquet import parquet_text
-from lodestar.data.mapped_text import TextPart
-from lodestar.data.mapping import ARRIVED_AT, Recipe, load_mapping
+from lodestar.data.mapping.columns import AT_NS, converted_columns
+from lodestar.data.mapping.csv_files import csv_text
+from lodestar.data.mapping.json_files import json_text
+from lodestar.data.mapping.parquet_files import parquet_text
+from lodestar.data.mapping.recipe import ARRIVED_AT, Recipe, load_mapping
+from lodestar.data.mapping.text import TextPart
+from lodestar.data.parsing.records import Zero
 from lodestar.data.reading import CANDIDATE_COLUMNS, LINE, ROW_COLUMNS, Format, Reading, as_columns, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Zero
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["NAME", "mapped_format"]
 

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import raw_of
 from lodestar.data.errors import DataError
-from lodestar.data.json_lines import Decoder
 from lodestar.data.native_write import write_decision_log
+from lodestar.data.parsing.delimited import raw_of
+from lodestar.data.parsing.json_lines import Decoder
 from lodestar.data.reading import (
     CANDIDATE_COLUMNS,
     LINE,
@@ -30,7 +30,7 @@ from lodestar.data.reading import (
     rejects_of,
 )
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT", "native_schema", "write_decision_log"]
 

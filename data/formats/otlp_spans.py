@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from lodestar.data.errors import DataError
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import Entry, entries
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Entry, entries
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["Found", "attributes", "found_spans"]
 
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 def found_spans(source: Source) -> Iterator[list[Found | str]]:
     """Read the spans part by part, each as its object in OTLP's JSON; a text counts a line of another signal.
 
-    >>> from lodestar.data.sources import from_bytes
+    >>> from lodestar.data.sources.source import from_bytes
     >>> line = b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "1f0a", "name": "llm_request"}]}]}]}'
     >>> [(span.place, span.span["name"]) for part in found_spans(from_bytes(line)) for span in part]
     [('span 1f0a', 'llm_request')]

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from lodestar.data.formats.engine_metrics import Samples, Scrape, instance_of, metric_named
 from lodestar.data.formats.names import file_named
-from lodestar.data.json_lines import Refused, load_json
+from lodestar.data.parsing.json_lines import Refused, load_json
+from lodestar.data.parsing.records import NANOSECONDS
 from lodestar.data.reading import Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import NANOSECONDS
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["query_readings"]
 
@@ -55,7 +55,7 @@ def query_readings(source: Source) -> Iterator[Reading]:
 
     A query names one metric, so a whole state is together only where the documents of several are in one file.
 
-    >>> from lodestar.data.sources import from_bytes
+    >>> from lodestar.data.sources.source import from_bytes
     >>> series = b'{"metric": {"__name__": "sglang:token_usage", "pod": "a"}, "values": [[1700000000, "0.5"]]}'
     >>> [reading] = query_readings(from_bytes(b'{"data": {"result": [' + series + b"]}}"))
     >>> reading.samples.select("instance", "kv_usage_ratio").rows()

@@ -10,11 +10,11 @@ import polars as pl
 import pyarrow as pa
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import raw_of
-from lodestar.data.json_lines import Decoder
+from lodestar.data.parsing.delimited import raw_of
+from lodestar.data.parsing.json_lines import Decoder
 from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, Final
 
 from lodestar.data import schema as s
-from lodestar.data.documents import documents, elements, shown, unread
-from lodestar.data.json_lines import Refused
-from lodestar.data.moments import MONOTONIC, moment_ns
+from lodestar.data.parsing.documents import documents, elements, shown, unread
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.moments import MONOTONIC, moment_ns
+from lodestar.data.parsing.records import Zero, seconds_as_ms, text, whole
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Zero, seconds_as_ms, text, whole
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

@@ -14,10 +14,10 @@ import polars as pl
 from lodestar.data import schema as s
 from lodestar.data.formats.line_times import LineTimes, stamp
 from lodestar.data.formats.names import engine_named, file_named
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
 from lodestar.data.reading import LINE, SAMPLE_COLUMNS, Format, Reading, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

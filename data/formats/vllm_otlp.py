@@ -12,11 +12,11 @@ import polars as pl
 
 from lodestar.data import schema as s
 from lodestar.data.formats.otlp_spans import Found, attributes, found_spans
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import Entry, Zero, converted, seconds_as_ms, text, whole
 from lodestar.data.reading import Format, Reading, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Entry, Zero, converted, seconds_as_ms, text, whole
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

@@ -13,11 +13,11 @@ from lodestar.data.formats.engine_metrics import Samples, Scrape, instance_of, m
 from lodestar.data.formats.line_times import unix_ns
 from lodestar.data.formats.names import file_named
 from lodestar.data.formats.query_results import query_readings
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import NANOSECONDS
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import NANOSECONDS
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

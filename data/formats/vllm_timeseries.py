@@ -10,11 +10,11 @@ from typing import Any, Final
 from lodestar.data import schema as s
 from lodestar.data.formats import vllm_timeseries_meta, vllm_timeseries_series
 from lodestar.data.formats.names import folder_named
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.records import NANOSECONDS, Zero, converted, entries, number, text, whole
 from lodestar.data.reading import Format, Reading
 from lodestar.data.reasons import Reason
-from lodestar.data.records import NANOSECONDS, Zero, converted, entries, number, text, whole
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT"]
 

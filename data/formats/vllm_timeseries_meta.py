@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from lodestar.data.formats.line_times import unix_ns
-from lodestar.data.json_lines import Refused, load_json
+from lodestar.data.parsing.json_lines import Refused, load_json
+from lodestar.data.parsing.records import text
 from lodestar.data.reading import Format, Reading, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.records import text
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT", "started"]
 

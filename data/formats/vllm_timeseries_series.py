@@ -10,13 +10,13 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
-from lodestar.data.delimited import Fields, csv_parts, header_of, raw_of
 from lodestar.data.formats.names import folder_named
 from lodestar.data.formats.vllm_timeseries_meta import started
+from lodestar.data.parsing.delimited import Fields, csv_parts, header_of, raw_of
+from lodestar.data.parsing.records import Zero
 from lodestar.data.reading import LINE, SAMPLE_COLUMNS, Format, Reading, as_columns, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.records import Zero
-from lodestar.data.sources import Source
+from lodestar.data.sources.source import Source
 
 __all__ = ["FORMAT", "readings"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from lodestar.data.errors import DataError, unknown
 from lodestar.data.ingest import ingest
 from lodestar.data.log import Ints, RequestLog, Workload
-from lodestar.data.reconstruct import workload_of
+from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.data.store import dataset_names, load_log, open_store
 from lodestar.data.workspace import Workspace
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from lodestar.data import schema
 from lodestar.data.log import RequestLog, Workload
-from lodestar.data.reconstruct import tpot_ms_of
+from lodestar.data.reconstruction.reconstruct import tpot_ms_of
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 

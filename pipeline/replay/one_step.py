@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog, Workload
-from lodestar.data.reconstruct import complete_snapshot
+from lodestar.data.reconstruction.reconstruct import complete_snapshot
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.crossfit import cross_fit
 from lodestar.models.rows import rows_of

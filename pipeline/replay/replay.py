@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from lodestar.data.arms import arms_of
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import Floats, RequestLog, Workload
-from lodestar.data.reconstruct import propensity_of, workload_of
+from lodestar.data.reconstruction.arms import arms_of
+from lodestar.data.reconstruction.reconstruct import propensity_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import tpot_ms_of
+from lodestar.data.reconstruction.reconstruct import tpot_ms_of
 from lodestar.pipeline.replay.calibrate import TRAINING_SHARE, known_choices
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policies.contract import Policy

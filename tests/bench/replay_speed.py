@@ -57,7 +57,7 @@ def sharing09() -> Cluster | None:
     from tempfile import TemporaryDirectory
 
     from lodestar.data.ingest import ingest
-    from lodestar.data.reconstruct import workload_of
+    from lodestar.data.reconstruction.reconstruct import workload_of
     from lodestar.data.store import load_log, open_store
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.replay.calibrate import calibrate

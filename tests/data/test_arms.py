@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lodestar.data.arms import aligned, arms_of
 from lodestar.data.ingest import IngestReport
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import workload_of
+from lodestar.data.reconstruction.arms import aligned, arms_of
+from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar.data.blocks import BOM, Block, blocks
 from lodestar.data.reading import no_rejects
+from lodestar.data.sources.blocks import BOM, Block, blocks
 
 PIECES = (
     *(b"", b"a", b"bb", b" ", b"\r", b"\r\n", b"\n", b"\n\n", b"x" * 9, b"x" * 10, b"x" * 11, b"x" * 40),

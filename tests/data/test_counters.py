@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lodestar.data.counters import INFERABLE, drifting
 from lodestar.data.log import RequestLog, Workload
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.counters import INFERABLE, drifting
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 
 
 def timeline() -> tuple[RequestLog, Workload]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from lodestar.data.delimited import utc_ns
 from lodestar.data.errors import DataError
 from lodestar.data.formats.azure import FORMAT
+from lodestar.data.parsing.delimited import utc_ns
 from readings import read_all
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lodestar.data.documents import documents, elements, object_of, shown, whole_document
 from lodestar.data.errors import DataError
-from lodestar.data.json_lines import Refused
+from lodestar.data.parsing.documents import documents, elements, object_of, shown, whole_document
+from lodestar.data.parsing.json_lines import Refused
 from lodestar.data.reasons import Reason
-from lodestar.data.sources import from_bytes, sources_of
+from lodestar.data.sources.source import from_bytes, sources_of
 
 
 def test_lines_that_are_whole_documents_are_read_one_by_one() -> None:

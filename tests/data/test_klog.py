@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lodestar.data.klog import duration_ms, klog_line, mapping, names, pairs
+from lodestar.data.aibrix.klog import duration_ms, klog_line, mapping, names, pairs
 
 
 def test_a_time_counts_from_the_start_of_its_year() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import e2e_ms_of, tpot_ms_of
+from lodestar.data.reconstruction.reconstruct import e2e_ms_of, tpot_ms_of
 
 NAN = np.nan
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lodestar.data.lengths import infer_output_tokens, output_tokens_of_total
 from lodestar.data.log import RequestLog
+from lodestar.data.reconstruction.lengths import infer_output_tokens, output_tokens_of_total
 
 
 def test_a_total_gives_the_length_exactly_or_not_at_all() -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from lodestar.data.errors import ConfigError
-from lodestar.data.mapping import CANDIDATE_FIELDS, COLUMN_KEYS, REQUEST_FIELDS, TIMES, TOP, load_mapping, units_of
+from lodestar.data.mapping.recipe import (
+    CANDIDATE_FIELDS,
+    COLUMN_KEYS,
+    REQUEST_FIELDS,
+    TIMES,
+    TOP,
+    load_mapping,
+    units_of,
+)
 
 WHOLE = 'kind = "csv"\n[fields]\nprompt_tokens = "isl"\n'
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lodestar.data.json_lines import Refused
-from lodestar.data.moments import elapsed_ms, moment_ns, stamp_ns
+from lodestar.data.parsing.json_lines import Refused
+from lodestar.data.parsing.moments import elapsed_ms, moment_ns, stamp_ns
 from lodestar.data.reasons import Reason
 
 

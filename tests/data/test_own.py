@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lodestar.data.arrivals import inflight_by_instance
 from lodestar.data.log import RequestLog
-from lodestar.data.own import own_share, without_own
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.arrivals import inflight_by_instance
+from lodestar.data.reconstruction.own import own_share, without_own
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 
 REAL = [f"{load}-{arm}" for load in ("sharing09", "sharing47") for arm in ("random", "prefix", "rl")]
 

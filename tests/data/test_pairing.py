@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lodestar.data.pairing import Span, forced, paired
+from lodestar.data.aibrix.pairing import Span, forced, paired
 
 OFFSET_S = 1000.0
 

@@ -6,9 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lodestar.data.arms import aligned, held_out, own_arm
 from lodestar.data.log import Floats, Ints, RequestLog, Workload
-from lodestar.data.prefix_groups import Arm, depths_differ, group_blocks, infer_groups, infer_groups_jointly, reproduced
+from lodestar.data.reconstruction.arms import aligned, held_out, own_arm
+from lodestar.data.reconstruction.prefix_groups import (
+    Arm,
+    depths_differ,
+    group_blocks,
+    infer_groups,
+    infer_groups_jointly,
+    reproduced,
+)
 from lodestar.data.workloads.sharing import sharing_workload
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lodestar.data.log import RequestLog
-from lodestar.data.propensity import propensity_of, uniform_test
+from lodestar.data.reconstruction.propensity import propensity_of, uniform_test
 
 
 @pytest.mark.parametrize("name", ["sharing09-random", "sharing47-random"])

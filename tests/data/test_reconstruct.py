@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar.data.arrivals import infer_arrivals, inflight_at_arrival, inflight_by_instance
 from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, RequestLog
-from lodestar.data.reconstruct import workload_of
+from lodestar.data.reconstruction.arrivals import infer_arrivals, inflight_at_arrival, inflight_by_instance
+from lodestar.data.reconstruction.reconstruct import workload_of
 
 ARMS = ("sharing09-random", "sharing09-prefix", "sharing09-rl")
 

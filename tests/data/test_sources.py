@@ -28,8 +28,8 @@ AS_NOBODY: Final = """
 import os, sys
 from pathlib import Path
 from lodestar.data.errors import LodestarError
-from lodestar.data.plan import plan
-from lodestar.data.sources import sources_of
+from lodestar.data.storing.plan import plan
+from lodestar.data.sources.source import sources_of
 
 plan([])  # so that what reading needs is imported before it may not be read
 os.setuid(65534)

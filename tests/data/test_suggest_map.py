@@ -10,10 +10,10 @@ import pytest
 from lodestar.data import schema as s
 from lodestar.data.errors import DataError
 from lodestar.data.formats.mapped import mapped_format
-from lodestar.data.mapping import load_mapping
+from lodestar.data.mapping.recipe import load_mapping
+from lodestar.data.mapping.suggest import suggest_map
 from lodestar.data.reading import Format
-from lodestar.data.sources import from_bytes
-from lodestar.data.suggest_map import suggest_map
+from lodestar.data.sources.source import from_bytes
 from readings import read_all
 
 

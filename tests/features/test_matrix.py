@@ -7,7 +7,7 @@ import numpy as np
 
 from lodestar.data.ingest import ingest
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 from lodestar.data.schema import SNAPSHOT_FIELDS
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import workload_of
+from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.calibrate import Calibration, calibrate, can_calibrate

@@ -7,7 +7,7 @@ import pytest
 
 from lodestar.data import schema
 from lodestar.data.log import RequestLog
-from lodestar.data.reconstruct import complete_snapshot, workload_of
+from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload_of
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.engine import EngineModel

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from lodestar.data import schema as s
-from lodestar.data.aibrix import GatewayLog
+from lodestar.data.aibrix.common import GatewayLog
+from lodestar.data.aibrix.pairing import Span, paired
+from lodestar.data.aibrix.text_blocks import text_id
 from lodestar.data.formats.aibrix_client import FORMAT, sniff
 from lodestar.data.formats.aibrix_gateway import gateway_log
-from lodestar.data.pairing import Span, paired
 from lodestar.data.reading import Reading
-from lodestar.data.sources import from_bytes
-from lodestar.data.text_blocks import text_id
+from lodestar.data.sources.source import from_bytes
 from readings import read_all
 
 #: Arm → requests that can be joined; the others have a twin of the same token counts at the same time.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lodestar.data import schema as s
 from lodestar.data.formats.aibrix_gateway import FORMAT, sniff
-from lodestar.data.sources import from_bytes
+from lodestar.data.sources.source import from_bytes
 from readings import read_all
 
 ARMS = ("random", "least-request", "prefix-cache", "prefix-cache-and-load")

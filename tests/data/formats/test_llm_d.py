@@ -9,7 +9,7 @@ import pytest
 
 from lodestar.data import schema as s
 from lodestar.data.formats.llm_d import FORMAT, sniff
-from lodestar.data.sources import from_bytes
+from lodestar.data.sources.source import from_bytes
 from readings import read_all
 
 SAMPLES = ("bimodal-h200", "sharegpt-h200")

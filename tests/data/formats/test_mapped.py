@@ -13,7 +13,7 @@ from lodestar.data import schema as s
 from lodestar.data.errors import DataError
 from lodestar.data.formats.mapped import mapped_format
 from lodestar.data.reading import Reading
-from lodestar.data.sources import from_bytes
+from lodestar.data.sources.source import from_bytes
 from readings import read_all
 
 DOCS = Path(__file__).parents[3] / "docs" / "mapping.md"

@@ -17,7 +17,7 @@ from lodestar.data.formats import vllm_timeseries_meta, vllm_timeseries_series
 from lodestar.data.formats.vllm_timeseries import FORMAT
 from lodestar.data.ingest import ingest
 from lodestar.data.reading import Reading
-from lodestar.data.sources import from_bytes, sources_of
+from lodestar.data.sources.source import from_bytes, sources_of
 from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
 from readings import read_all

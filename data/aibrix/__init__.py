@@ -1,0 +1,1 @@
+"""AIBrix's logs, and how their layers are joined."""

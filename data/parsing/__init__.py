@@ -1,0 +1,1 @@
+"""Text to columns and records, each bad line with its reason."""

@@ -1,0 +1,1 @@
+"""Where logs come from, as blocks of lines."""

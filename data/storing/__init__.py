@@ -1,0 +1,1 @@
+"""Readings into the store: checked, numbered, whole or not at all."""
