@@ -121,7 +121,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "clock": "VARCHAR",  # of its times; NULL where it has none
         "first_at_s": "DOUBLE",  # its first and last time, as that clock shows them
         "last_at_s": "DOUBLE",
-        "notes": "VARCHAR",  # what a user should know of how the file was read
+        "notes": "VARCHAR",  # what a user should know of how the file was read, a sentence a line
         "ingested_at": "TIMESTAMPTZ",
     },
     "requests": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -19,6 +20,7 @@ __all__ = ["ingest_tables", "inspect_tables", "reject_tables"]
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 RAW_CHARACTERS: Final = 160
+COUNTS: Final = re.compile(r"^[0-9]+ ")
 
 SPREADS: Final = {
     PROMPT_TOKENS: ("prompt", "tokens"),
@@ -46,7 +48,7 @@ def ingest_tables(report: Mapping[str, Any]) -> RenderableType:
             "", "", [Cell("was stored before" if source["already_stored"] else "") for source in sources], left=True
         ),
     ]
-    notes = [f"{PurePath(source['file']).name}: {note}" for source in sources for note in source["notes"]]
+    notes = _notes([(source["file"], note) for source in sources for note in source["notes"]])
     notes += [
         f"{PurePath(source['file']).name}: replaces its earlier version, {source['replaced']}"
         for source in sources
@@ -118,8 +120,23 @@ def _sources(summary: Mapping[str, Any]) -> Grid:
         Column("rejected", "", [_rejected(row["rejected"]) for row in rows]),
         Column("times", "", [Cell(_times(row)) for row in rows], left=True),
     ]
-    notes = [f"{PurePath(row['file']).name}: {row['notes']}" for row in rows if row["notes"]]
+    notes = _notes([(row["file"], note) for row in rows for note in (row["notes"] or "").split("\n") if note])
     return Grid("Sources", columns, notes)
+
+
+def _notes(told: list[tuple[str, str]]) -> list[str]:
+    """Say each sentence once, with the files of which it is true; numbers that only count are left to the first."""
+    files: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for file, note in told:
+        kind = COUNTS.sub("", note)
+        files.setdefault(kind, []).append(PurePath(file).name)
+        first.setdefault(kind, note)
+    return [f"{_names(names)}: {first[kind]}" for kind, names in files.items()]
+
+
+def _names(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more like it" if len(names) > 1 else "")
 
 
 def _times(source: Mapping[str, Any]) -> str:
@@ -127,7 +144,7 @@ def _times(source: Mapping[str, Any]) -> str:
     if first is None:
         return "not logged"
     if source["clock"] != "unix":
-        return f"{number(first, 1)}–{number(last, 1)} s by {source['clock']}"
+        return f"{number(last - first, 1)} s by {source['clock']}"
     return f"{_moment(first)} – {_moment(last)} UTC"
 
 

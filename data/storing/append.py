@@ -55,6 +55,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     version: str | None = None
+    clock: str | None = None
     replaced: str | None = None
 
     @property
@@ -66,7 +67,7 @@ class Tally:
         """Count a part."""
         self.rows += reading.lines
         self.rejected += rejected
-        self.version = self.version or reading.version
+        self.version, self.clock = self.version or reading.version, self.clock or reading.clock
         self.notes += [note for note in reading.notes if note not in self.notes]
         for said, count in reading.counted.items():
             self.counted[said] = self.counted.get(said, 0) + count
@@ -309,12 +310,19 @@ def _finish(
             "SELECT coalesce(max(number) + 1, 0) FROM sources WHERE dataset = ?", [dataset]
         ).fetchall()[0]
     for tally in tallies:
-        _insert_source(target, tally, tally is own, number, first, span)
+        clock = tally.clock or own.clock if span else None
+        _insert_source(target, tally, tally is own, number, first, span, clock)
     _set_policy(con, dataset)
 
 
 def _insert_source(
-    target: Target, tally: Tally, is_main: bool, number: int, first: int, span: tuple[float, float] | None
+    target: Target,
+    tally: Tally,
+    is_main: bool,
+    number: int,
+    first: int,
+    span: tuple[float, float] | None,
+    clock: str | None,
 ) -> None:
     facts, owns = tally.facts, is_main and target.next_index > first
     values: dict[str, Any] = {
@@ -332,10 +340,10 @@ def _insert_source(
         "rejected": tally.rejected,
         "first_request_index": first if owns else None,
         "last_request_index": target.next_index - 1 if owns else None,
-        "clock": target.clock,
+        "clock": clock,
         "first_at_s": span[0] if span else None,
         "last_at_s": span[1] if span else None,
-        "notes": "; ".join(tally.sentences()) or None,
+        "notes": "\n".join(tally.sentences()) or None,
     }
     columns = ", ".join(f'? AS "{name}"' for name in values)
     target.con.execute(f"INSERT INTO sources BY NAME SELECT {columns}, now() AS ingested_at", list(values.values()))
