@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_logs import samples_of
-from lodestar.data import blocks
 from lodestar.data.formats.vllm_log import FORMAT
+from lodestar.data.sources import blocks
 from readings import read_all
 
 OLD = (
