@@ -17,11 +17,12 @@ from lodestar.data.reading import LINE, Format, Reading
 from lodestar.data.schema import REQUEST_ID
 from lodestar.data.sources.source import sources_of
 from lodestar.data.store import open_store
-from lodestar.data.storing.append import Facts, Tally, append_source, is_stored, with_policy
+from lodestar.data.storing.append import append_source, is_stored, with_policy
 from lodestar.data.storing.checks import checked
 from lodestar.data.storing.licence import licence_beside
 from lodestar.data.storing.plan import Job, format_named, plan
 from lodestar.data.storing.prefetch import prefetched
+from lodestar.data.storing.tally import Facts, Tally
 from lodestar.data.workspace import Workspace
 
 __all__ = ["IngestReport", "Skipped", "SourceReport", "ingest"]
