@@ -30,7 +30,7 @@ def ingest_logs(
 ) -> IngestReport:
     """Ingest by a format that is named, mapped or found out."""
     if dataset is None:
-        raise ConfigError("ingest needs --dataset, a name to keep the log under. Add it")
+        raise ConfigError("Missing option '--dataset'; expected a name to keep the log under. Add it")
     if mapping is not None and format is not None:
         raise ConfigError("--map and --format both say how to read the log; expected one of them. Leave one out")
     how = mapped_format(mapping) if mapping is not None else format
