@@ -30,6 +30,7 @@ __all__ = ["IngestReport", "Skipped", "SourceReport", "ingest"]
 DATASET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MEMORY_LIMIT: Final = "700MB"  # of the database; the parts in hand take about as much again
 LOCK_WAIT_S: Final = 30.0
+NOT_APPLIED: Final = "was stored before, so --logging-policy was not applied; lodestar drop the dataset to read it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,11 @@ def _ingested(
     facts = _facts(job, dataset)
     with open_store(workspace, wait_s=LOCK_WAIT_S, say=say) as con:
         if is_stored(con, facts[0].source_id):
-            return [SourceReport(each.file, each.format, each.sha256, 0, 0, 0, already_stored=True) for each in facts]
+            told = (NOT_APPLIED,) if logging_policy is not None else ()
+            return [
+                SourceReport(each.file, each.format, each.sha256, 0, 0, 0, already_stored=True, notes=told)
+                for each in facts
+            ]
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
 
         def read() -> Iterator[Reading]:
@@ -167,7 +172,7 @@ def _ingested(
         try:
             tallies = append_source(con, dataset, lambda: prefetched(read()), facts, progress)
         except DataError as error:
-            named = str(error).startswith((job.source.name, "dataset"))
+            named = str(error).startswith(job.source.name)
             raise error if named else DataError(f"{job.source.name}: {error}") from error
         except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
             said = str(error).splitlines()[0][:300]

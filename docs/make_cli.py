@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lodestar.pipeline.cli import app
 
 COMMANDS = (
-    "ingest", "inspect", "train", "tune", "replay", "report", "ship", "simulate", "workload", "workload slice",
+    "ingest", "inspect", "drop", "train", "tune", "replay", "report", "ship", "simulate", "workload", "workload slice",
     "workload thin", "workload merge", "workload warp", "workload scale", "workload shift", "workload extend", "traces",
     "traces list", "traces get", "ui", "demo", "formats", "policies", "features",
 )  # fmt: skip

@@ -110,6 +110,18 @@ def inspect(
 
 
 @app.command()
+def drop(dataset: Dataset, home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """Remove a dataset from the store; models and replays made of it stay."""
+    from rich.text import Text
+
+    from lodestar.data.storing.drop import drop_dataset
+    from lodestar.data.workspace import Workspace
+
+    gone = drop_dataset(Workspace.open(home), dataset)
+    emit(as_json, gone, lambda: Text(f"dropped {dataset}: {gone['requests']} requests of {gone['sources']} sources"))
+
+
+@app.command()
 def train(
     dataset: Dataset,
     incremental: Annotated[bool, typer.Option("--incremental", help="Learn only from what is new.")] = False,

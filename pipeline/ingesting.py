@@ -61,6 +61,12 @@ def require_rows(report: dict[str, Any]) -> None:
                 f"lodestar inspect {report['dataset']} --rejects shows why; the same requests under another router "
                 "belong under another --dataset"
             )
+        if source["rows_rejected"] > source["rows_stored"]:
+            name, refused = report["dataset"], f"{source['rows_rejected']} of {source['rows_read']} rows were refused"
+            _say(
+                f"warning: {source['file']}: {refused}; lodestar inspect {name} --rejects shows why, "
+                f"lodestar drop {name} takes it all back"
+            )
 
 
 def _say(sentence: str) -> None:

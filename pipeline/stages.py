@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lodestar.data.errors import ConfigError
+from lodestar.data.errors import ConfigError, unknown
 from lodestar.data.inspect import inspect_dataset
+from lodestar.data.reasons import Reason
 from lodestar.data.rejects import rejected_rows
 from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
@@ -52,4 +53,6 @@ def inspected(workspace: Workspace, dataset: str, rejects: bool, reason: str | N
     """Summarise a dataset, or list its refused rows."""
     if not rejects and reason is not None:
         raise ConfigError("--reason chooses among refused rows; expected --rejects with it. Add it")
+    if reason is not None and reason not in {str(known) for known in Reason}:
+        raise unknown("reason", reason, map(str, Reason))
     return rejected_rows(workspace, dataset, limit, reason) if rejects else inspect_dataset(workspace, dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -20,7 +19,6 @@ __all__ = ["ingest_tables", "inspect_tables", "reject_tables"]
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 RAW_CHARACTERS: Final = 160
-COUNTS: Final = re.compile(r"^[0-9]+ ")
 
 SPREADS: Final = {
     PROMPT_TOKENS: ("prompt", "tokens"),
@@ -54,10 +52,12 @@ def ingest_tables(report: Mapping[str, Any]) -> RenderableType:
         for source in sources
         if source["replaced"]
     ]
-    notes += [f"{skipped['file']}: skipped, {skipped['why']}" for skipped in report["skipped"]]
+    notes += [f"{PurePath(skipped['file']).name}: skipped, {skipped['why']}" for skipped in report["skipped"]]
     title = f"Dataset {report['dataset']}: {number(report['rows_stored'])} rows stored"
     if report["rows_rejected"]:
-        notes.append(f"`lodestar inspect {report['dataset']} --rejects` shows the rows that were rejected, and why.")
+        notes.append(
+            f"`lodestar inspect {report['dataset']}` counts the rejected rows by reason, `--rejects` shows each of them."
+        )
     return grid_table(Grid(title, columns, notes))
 
 
@@ -125,14 +125,11 @@ def _sources(summary: Mapping[str, Any]) -> Grid:
 
 
 def _notes(told: list[tuple[str, str]]) -> list[str]:
-    """Say each sentence once, with the files of which it is true; numbers that only count are left to the first."""
+    """Say each sentence once, with the files of which it is true."""
     files: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
     for file, note in told:
-        kind = COUNTS.sub("", note)
-        files.setdefault(kind, []).append(PurePath(file).name)
-        first.setdefault(kind, note)
-    return [f"{_names(names)}: {first[kind]}" for kind, names in files.items()]
+        files.setdefault(note, []).append(PurePath(file).name)
+    return [f"{_names(names)}: {note}" for note, names in files.items()]
 
 
 def _names(names: list[str]) -> str:
@@ -221,10 +218,10 @@ def _instances(summary: Mapping[str, Any]) -> Grid:
 
 
 def _coverage(summary: Mapping[str, Any]) -> Grid:
-    known = {**summary["coverage"], "propensity": summary["propensity"]["known_ratio"]}
+    known = {**summary["coverage"], "propensity (logged or inferred)": summary["propensity"]["known_ratio"]}
     columns = [
         Column("field", "", [Cell(field) for field in known], left=True),
-        Column("logged", "%", [_share(ratio) for ratio in known.values()]),
+        Column("known", "%", [_share(ratio) for ratio in known.values()]),
     ]
     propensity = summary["propensity"]
     notes = [f"propensity: {propensity['note']}"] if propensity["note"] else []

@@ -57,6 +57,7 @@ def sentences(title: str, items: Mapping[str, str]) -> RenderableType:
     """Draw terms and what is to say of each."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     for term, sentence in items.items():
         table.add_row(Text(term), Text(sentence))
     return Group(Text(f"{title}\n", style="bold"), table, Text())

@@ -24,7 +24,7 @@ MOST_ROWS: Final = 1000
 DELIMITERS: Final = ",;\t|"
 PARQUET: Final = b"PAR1"
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
-MARKERS: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "-9999", "-9999.0")
+MARKERS: Final = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "-9999", "-9999.0")
 
 
 @dataclass(slots=True)

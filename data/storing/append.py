@@ -14,7 +14,7 @@ from lodestar.data import schema as s
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.reading import LINE, Reading
 from lodestar.data.storing.parts import Target, insert_rejects, insert_rows, insert_samples, require_fit
-from lodestar.data.storing.repeats import reject_duplicates, replace_earlier_version
+from lodestar.data.storing.repeats import reject_duplicates, remove_failed_attempts, replace_earlier_version
 from lodestar.data.storing.tally import Facts, Tally
 
 __all__ = ["append_source", "is_stored", "with_policy"]
@@ -104,6 +104,7 @@ def _finish(
     )
     span = (min(times), max(times)) if times else None
     number = None
+    remove_failed_attempts(con, dataset, own.facts.sha256, own.facts.file)
     earlier = replace_earlier_version(con, dataset, own.facts.source_id, own.facts.format, first, span)
     if earlier is not None:
         number, own.replaced = earlier

@@ -39,7 +39,10 @@ def plan(sources: Sequence[Source], forced: Format | None = None) -> tuple[list[
             raise DataError(f"{source.name}{why}")
     if not jobs and skipped:
         first, why = skipped[0]
-        raise DataError(f"{first.name}{why}" + (f" ({len(skipped)} files like it)" if len(skipped) > 1 else ""))
+        raise DataError(
+            f"{first.name}{why}, nor in the {len(skipped)} files there; expected a log among them. `lodestar formats` "
+            "lists what is known; --map reads any other table"
+        )
     return _joined(jobs), skipped
 
 
@@ -61,6 +64,8 @@ def _format_of(source: Source, forced: Format | None) -> tuple[Format | None, st
         if format.sniff(head):
             return format, ""
     first = head[:60].decode("utf-8", errors="replace")
+    if source.found:
+        return None, ": no known format"
     return None, (
         f": no known format starts with {first!r}; `lodestar formats` lists those that are known. "
         "Name it with --format, or say with --map what its columns mean (--suggest-map makes a draft)"

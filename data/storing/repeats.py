@@ -11,8 +11,10 @@ import polars as pl
 from lodestar.data.reading import LINE, Reading, rejects_of
 from lodestar.data.reasons import Reason
 
-__all__ = ["reject_duplicates", "replace_earlier_version"]
+__all__ = ["FIRST_OF_JOINED", "reject_duplicates", "remove_failed_attempts", "remove_source", "replace_earlier_version"]
 
+#: How the id of a source ends that was read together with companions; theirs end in -1, -2, and so on.
+FIRST_OF_JOINED: Final = "-0"
 #: Of the rows of a source that a later one must repeat to be its new version.
 REPEATED_SHARE: Final = 0.5
 HANGING: Final = ("blocks", "sessions", "dispatches", "decisions", "candidates", "outcomes", "phases")
@@ -80,19 +82,32 @@ def replace_earlier_version(
             'SELECT number, "file", sha256, stored FROM sources WHERE source_id = ?', [name]
         ).fetchall()[0]
         if count.get(name, 0) >= max(REPEATED_SHARE * stored, 1):
-            _remove(con, name)
+            remove_source(con, name)
             return number, f"{file} ({sha256[:8]}, {stored} rows stored)"
     return None
 
 
-def _remove(con: duckdb.DuckDBPyConnection, source_id: str) -> None:
+def remove_failed_attempts(con: duckdb.DuckDBPyConnection, dataset: str, sha256: str, file: str) -> None:
+    """Remove earlier attempts at this very file that stored nothing, with the rows that they refused."""
+    failed = con.execute(
+        """SELECT source_id FROM sources WHERE dataset = ? AND stored = 0 AND rows > 0
+        AND (sha256 = ? OR "file" = ?)""",
+        [dataset, sha256, file],
+    ).fetchall()
+    for (name,) in failed:
+        remove_source(con, name)
+
+
+def remove_source(con: duckdb.DuckDBPyConnection, source_id: str) -> None:
+    """Remove a source with all that it owns, and the companions that were read together with it."""
     first, last = con.execute(
         "SELECT first_request_index, last_request_index FROM sources WHERE source_id = ?", [source_id]
     ).fetchall()[0]
     for table in ("requests", *HANGING):
         con.execute(f"DELETE FROM {table} WHERE request_index BETWEEN ? AND ?", [first, last])
+    together = source_id.removesuffix(FIRST_OF_JOINED) + "-" if source_id.endswith(FIRST_OF_JOINED) else source_id
     for table in ("engine_samples", "rejects", "sources"):
-        con.execute(f"DELETE FROM {table} WHERE source_id = ?", [source_id])
+        con.execute(f"DELETE FROM {table} WHERE source_id = $1 OR starts_with(source_id, $2)", [source_id, together])
 
 
 def reject_duplicates(

@@ -22,6 +22,7 @@ from lodestar.data.ingest import ingest
 from lodestar.data.log import RequestLog
 from lodestar.data.schema import TABLES
 from lodestar.data.store import dataset_fingerprint, load_log, open_store
+from lodestar.data.storing.drop import drop_dataset
 from lodestar.data.workspace import Workspace
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -226,3 +227,45 @@ def test_a_million_candidates_are_stored_in_seconds(
     report = ingest(workspace, [tmp_path / "many.parquet"], "big")
     assert report.rows_stored * 7 > 1_000_000
     assert time.monotonic() - start < 20
+
+
+def test_a_corrected_file_replaces_its_earlier_version(workspace: Workspace, tmp_path: Path) -> None:
+    (path,) = files(tmp_path, a=FIRST + "broken\n")
+    assert ingest(workspace, [path], "d").rows_rejected == 1
+    path.write_text(FIRST + "2024-05-10 00:00:09,12,3\n")
+    report = ingest(workspace, [path], "d")
+    assert report.sources[0].replaced is not None
+    assert (counts(workspace)["requests"], counts(workspace)["rejects"], counts(workspace)["sources"]) == (3, 0, 1)
+
+
+def test_a_log_that_goes_on_where_another_ended_stands_beside_it(workspace: Workspace, tmp_path: Path) -> None:
+    one, two = files(tmp_path, a=FIRST + "2024-05-10 00:00:09,7,7\n", b=AZURE + "2024-05-10 00:00:09,7,7\n")
+    ingest(workspace, [one], "d")
+    assert ingest(workspace, [two], "d").sources[0].replaced is None
+    assert counts(workspace)["requests"] == 4
+
+
+def test_an_attempt_that_stored_nothing_goes_when_the_file_is_read_again(workspace: Workspace, tmp_path: Path) -> None:
+    (path,) = files(tmp_path, a=AZURE + "broken\nworse\n")
+    ingest(workspace, [path], "d")
+    path.write_text(FIRST)
+    ingest(workspace, [path], "d")
+    assert (counts(workspace)["rejects"], counts(workspace)["sources"]) == (0, 1)
+
+
+def test_a_dropped_dataset_leaves_nothing_and_touches_no_other(traces: Path, workspace: Workspace) -> None:
+    klog = traces / "lodestar" / "gateway-2026-04.klog"
+    ingest(workspace, [klog], "kept")
+    before = counts(workspace)
+    ingest(workspace, [traces / "aibrix" / "prefix-cache"], "gone")
+    drop_dataset(workspace, "gone")
+    assert counts(workspace) == before
+    with pytest.raises(ConfigError, match="dataset 'gone' is not known"):
+        drop_dataset(workspace, "gone")
+
+
+def test_strict_fails_on_the_first_refused_row_and_keeps_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    (path,) = files(tmp_path, a=FIRST + "broken\n")
+    with pytest.raises(DataError, match=r"a, line 4: field-count, expected 3 fields, found 1; .*--strict"):
+        ingest(workspace, [path], "d", strict=True)
+    assert counts(workspace)["sources"] == 0

@@ -32,6 +32,7 @@ def lodestar(*arguments: str, home: Path | None = None, code: int = 0) -> subpro
 COMMANDS = (
     "ingest",
     "inspect",
+    "drop",
     "train",
     "tune",
     "replay",

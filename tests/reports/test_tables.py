@@ -17,18 +17,53 @@ SUMMARY = {
     "fingerprint": "ab12",
     "rows": 2491,
     "policy": "random",
-    "sources": [{"file": "random.csv", "format": "lodestar-csv", "sha256": "ab", "rows": 2491, "rejected": 3}],
+    "sources": [
+        {
+            "file": "random.csv",
+            "format": "lodestar-csv",
+            "version": None,
+            "licence": "Apache-2.0",
+            "sha256": "ab",
+            "rows": 2494,
+            "rejected": 3,
+            "clock": None,
+            "first_at_s": None,
+            "last_at_s": None,
+            "notes": None,
+        }
+    ],
+    "rates": [{"from_s": 0.0, "requests_per_s": 7.5, "prompt_tokens_per_s": 30e3}] * 2,
+    "prefix_sharing": {"seen_ratio": 0.09, "requests_ratio": 0.9, "blocks": 5000, "requests_per_block": 9.0},
+    "engine_samples": [],
     "time": {"clock": None, "origin": None, "span_s": 325.1, "rate_per_s": 7.66},
     "prompt_tokens": SPREAD,
     "output_tokens": None,
     "ttft_ms": SPREAD,
     "tpot_ms": None,
     "e2e_ms": None,
-    "instances": [{"instance": "pod_0000", "gpu": None, "requests": 335, "share": 0.134}],
+    "instances": [
+        {
+            "instance": "pod_0000",
+            "gpu": None,
+            "requests": 335,
+            "share": 0.134,
+            "inflight_mean": 15.7,
+            "waiting_mean": 1.0,
+            "kv_usage_mean": 0.31,
+            "hit_mean": None,
+            "ttft_mean_ms": 2144.0,
+        }
+    ],
     "coverage": {"arrived_at_s": 0.0, "ttft_ms": 1.0},
-    "rejects": [{"reason": "no TTFT", "rows": 3, "first": [{"file": "a/random.csv", "line": 7, "raw": "x"}]}],
+    "rejects": [
+        {
+            "reason": "wrong-value",
+            "rows": 3,
+            "first": [{"file": "a/random.csv", "line": 7, "record": None, "detail": "a is 0", "raw": "x"}],
+        }
+    ],
     "inferred": {"arrivals": "from the order of dispatch"},
-    "propensity": {"known_ratio": 1.0, "note": "uniform over the candidates"},
+    "propensity": {"known_ratio": 1.0, "note": "uniform over the candidates", "support": None},
     "allows": {
         "train": {"allowed": True, "why_not": None},
         "one-step": {"allowed": False, "why_not": "no propensities are logged"},
@@ -40,6 +75,10 @@ def drawn(table: RenderableType, width: int = 120) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table)
     return console.export_text()
+
+
+def without_breaks(text: str) -> str:
+    return " ".join(text.split())
 
 
 def without_spaces(text: str) -> str:
@@ -114,13 +153,17 @@ def test_an_ingest_report_accounts_for_every_row() -> None:
         "rows_stored": 2491,
         "rows_rejected": 3,
         "already_stored": False,
+        "replaced": "random.csv (ab, 2400 rows stored)",
         "notes": ("prompt_tokens of 0 is taken as not known",),
     }
     totals = {"rows_read": 2494, "rows_stored": 2491, "rows_rejected": 3}
-    text = drawn(ingest_tables({"dataset": "sharing09", **totals, "sources": [source]}), 80)
+    skipped = [{"file": "logs/LICENSE", "why": "no known format"}]
+    text = drawn(ingest_tables({"dataset": "sharing09", **totals, "sources": [source], "skipped": skipped}), 80)
     row = next(line for line in text.splitlines() if line.startswith("random.csv "))
     assert row.split() == ["random.csv", "lodestar-csv", "2,494", "2,491", "3"]
     assert "random.csv: prompt_tokens of 0 is taken as not known" in text
+    assert "random.csv: replaces its earlier version, random.csv (ab, 2400 rows stored)" in text
+    assert "LICENSE: skipped, no known format" in text
     assert "`lodestar inspect sharing09`" in text
 
 
@@ -129,6 +172,8 @@ def test_a_summary_says_what_a_dataset_allows_and_why_not() -> None:
     assert "2,491 requests to 1 instances, logged under random" in text
     assert "no propensities are logged" in text
     assert "random.csv line 7" in text
+    assert "9.0 % of prompt tokens stand in a prefix that an earlier request had" in without_breaks(text)
+    assert "7.50 to 7.50, 2 equal spans" in text
     assert "TPOT" not in text
 
 

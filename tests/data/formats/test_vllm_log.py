@@ -141,7 +141,7 @@ def test_an_unusable_line_is_rejected_with_its_reason_and_text(line: str, reason
 def test_a_hit_rate_in_the_next_block_finds_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     log = "".join(line.format(f"02-28 16:25:{second}") for second in range(10, 20) for line in (OLD, HIT))
     whole = samples_of(FORMAT, log)
-    monkeypatch.setattr(blocks.blocks, "__defaults__", (len(OLD) + 10,))
+    monkeypatch.setattr(blocks.blocks, "__defaults__", (len(OLD) + 10, blocks.MOST_LINE_BYTES))
     assert samples_of(FORMAT, log).equals(whole)
     assert whole["hit_ratio"].null_count() == 0
 
