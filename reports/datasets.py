@@ -56,7 +56,7 @@ def ingest_tables(report: Mapping[str, Any]) -> RenderableType:
     title = f"Dataset {report['dataset']}: {number(report['rows_stored'])} rows stored"
     if report["rows_rejected"]:
         notes.append(
-            f"`lodestar inspect {report['dataset']}` counts the rejected rows by reason, `--rejects` shows each of them."
+            f"`lodestar inspect {report['dataset']}` counts the rejected rows, `--rejects` shows each of them."
         )
     return grid_table(Grid(title, columns, notes))
 
