@@ -331,7 +331,7 @@ def main() -> None:
     except LodestarError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; what was finished is kept", INTERRUPTED)
+        _interrupted()
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
@@ -347,8 +347,16 @@ def main() -> None:
         command = "lodestar" if said.startswith("No such command") else f"lodestar {sys.argv[1]}"
         _fail(f"{said} Run {command} --help for what is expected")
     if code == INTERRUPTED:  # Typer turns ctrl-C into this
-        _fail("interrupted; what was finished is kept", INTERRUPTED)
+        _interrupted()
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> NoReturn:
+    """End at once: threads of libraries may be in the middle of something, and the interpreter would tear it down."""
+    sys.stdout.flush()
+    sys.stderr.write("lodestar: interrupted; what was finished is kept\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
