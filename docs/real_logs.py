@@ -24,8 +24,9 @@ INTRODUCTION = """# Results on real logs
 Printed by `python docs/real_logs.py TRACES`. `sharing09` and `sharing47` are the logs of one cluster of 7 engines that
 served the same requests under three routers: `random`, `prefix` (AIBrix prefix-cache) and `rl` (an early learned
 router). Everything is fitted to `random` alone, whose log has no arrival times. One set of defaults serves all; the
-predictor's terms and parameters and the weak prior of the calibration were chosen with these logs in view, so expect
-somewhat larger errors on others.
+predictor's terms and parameters, the weak prior of the calibration and the rules of reconstruction were chosen with
+these logs in view, so expect somewhat larger errors on others. Prefix groups are inferred from the hit ratios of all
+arms that the workspace holds but the one that is measured.
 """
 
 
