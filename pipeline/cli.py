@@ -74,7 +74,7 @@ def ingest(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Read logs into a dataset; rejected rows keep their place, reason and text."""
+    """Read logs into a dataset; refused rows keep their reason."""
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.ingesting import ingest_logs, print_draft, require_rows, suggested_map
     from lodestar.reports.datasets import ingest_tables
@@ -111,7 +111,7 @@ def inspect(
 
 @app.command()
 def drop(dataset: Dataset, home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
-    """Remove a dataset from the store; models and replays made of it stay."""
+    """Remove a dataset; its models and replays stay."""
     from rich.text import Text
 
     from lodestar.data.storing.drop import drop_dataset

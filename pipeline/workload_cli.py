@@ -55,7 +55,7 @@ def simulate(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Make a workload: arrivals, lengths and shared prefixes by a recipe."""
+    """Make a workload by a recipe: arrivals, lengths, prefixes."""
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.workload_files import Job, require_recipe, simulated, workload_tables
 
