@@ -12,6 +12,7 @@ from lodestar.data import schema as s
 from lodestar.data.errors import DataError
 from lodestar.data.parsing.delimited import raw_of
 from lodestar.data.parsing.json_lines import Decoder
+from lodestar.data.parsing.rules import taken_apart
 from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole, rejects_of
 from lodestar.data.reasons import Reason
 from lodestar.data.sources.source import Source
@@ -71,17 +72,14 @@ def read(source: Source) -> Iterator[Reading]:
 
 def _sound(flat: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Take apart the records that lack a key or whose lengths are no whole numbers."""
-    missing = pl.coalesce(*(pl.when(pl.col(key).is_null()).then(pl.lit(f"{key} is missing")) for key in KEYS))
-    parts = (
-        pl.when(not_whole(key)).then(pl.format("{} is {}, no whole number", pl.lit(key), key)) for key in KEYS[1:3]
-    )
-    bad = []
-    for reason, detail in ((Reason.MISSING, missing), (Reason.WRONG_TYPE, pl.coalesce(*parts))):
-        judged = flat.with_columns(detail.alias("detail"))
-        broken = judged.filter(pl.col("detail").is_not_null())
-        bad.append(rejects_of(broken[LINE], reason, broken["detail"]))
-        flat = judged.filter(pl.col("detail").is_null()).drop("detail")
-    return flat, pl.concat(bad)
+    rules = [
+        *((Reason.MISSING, pl.col(key).is_null(), pl.lit(f"{key} is missing")) for key in KEYS),
+        *(
+            (Reason.WRONG_TYPE, not_whole(key), pl.format("{} is {}, no whole number", pl.lit(key), key))
+            for key in KEYS[1:3]
+        ),
+    ]
+    return taken_apart(flat, rules)
 
 
 def _fitting(rows: pl.DataFrame, block_tokens: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -17,6 +17,7 @@ from lodestar.data.errors import DataError
 from lodestar.data.native_write import write_decision_log
 from lodestar.data.parsing.delimited import raw_of
 from lodestar.data.parsing.json_lines import Decoder
+from lodestar.data.parsing.rules import taken_apart
 from lodestar.data.reading import (
     CANDIDATE_COLUMNS,
     LINE,
@@ -27,7 +28,6 @@ from lodestar.data.reading import (
     as_columns,
     no_rejects,
     not_whole,
-    rejects_of,
 )
 from lodestar.data.reasons import Reason
 from lodestar.data.sources.source import Source
@@ -189,13 +189,7 @@ def _sound_rows(flat: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
             pl.lit("request.block_ids are given without block_tokens"),
         ),
     ]
-    bad = [no_rejects()]
-    for reason, broken, detail in rules:
-        if flat.select(broken.any()).item():
-            hit = flat.filter(broken)
-            bad.append(rejects_of(hit[LINE], reason, hit.select(detail.alias("detail")).to_series()))
-            flat = flat.filter(~broken.fill_null(False))
-    return flat, pl.concat(bad)
+    return taken_apart(flat, rules)
 
 
 def _block_tokens(rows: pl.DataFrame) -> int | None:

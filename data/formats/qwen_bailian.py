@@ -12,7 +12,8 @@ import pyarrow as pa
 from lodestar.data import schema as s
 from lodestar.data.parsing.delimited import raw_of
 from lodestar.data.parsing.json_lines import Decoder
-from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole, rejects_of
+from lodestar.data.parsing.rules import taken_apart
+from lodestar.data.reading import LINE, ROW_COLUMNS, Format, Reading, as_columns, not_whole
 from lodestar.data.reasons import Reason
 from lodestar.data.sources.source import Source
 
@@ -57,7 +58,6 @@ def read(source: Source) -> Iterator[Reading]:
     """
     named = NAMED_SIZE.search(source.name)
     block_tokens = max(int(named[1]), 1) if named else BLOCK_TOKENS
-    decoder = Decoder(COLUMNS, SCHEMA)
     roots: dict[int, int] = {}
     decoder = Decoder(COLUMNS, SCHEMA)
     for block, records in decoder.over(source.blocks()):
@@ -91,12 +91,7 @@ def _sound(flat: pl.DataFrame, block_tokens: int) -> tuple[pl.DataFrame, pl.Data
         ),
         (Reason.BLOCKS_UNFIT, ~fits, unfit),
     ]
-    bad = []
-    for reason, broken, detail in rules:
-        hit = flat.filter(broken)
-        bad.append(rejects_of(hit[LINE], reason, hit.with_columns(detail.alias("detail"))["detail"]))
-        flat = flat.filter(~broken.fill_null(False)) if len(hit) else flat
-    return flat, pl.concat(bad)
+    return taken_apart(flat, rules)
 
 
 def _sessions(rows: pl.DataFrame, roots: dict[int, int]) -> tuple[pl.Series, int]:

@@ -15,11 +15,11 @@ from lodestar.data.log import Floats, Ints
 from lodestar.data.reading import LINE, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
 
-__all__ = ["candidate_rejects"]
+__all__ = ["NOT_KNOWN", "RATIO_TOLERANCE", "candidate_rejects"]
 
 PROBABILITY_TOLERANCE: Final = 1e-6
-RATIO_TOLERANCE: Final = 1e-6
-NOT_KNOWN: Final = -9999
+RATIO_TOLERANCE: Final = 1e-6  # an engine's own arithmetic may end a hair above 1
+NOT_KNOWN: Final = -9999  # what gateways write where they have nothing to write
 COUNTERS: Final = (
     s.INFLIGHT_REQUESTS,
     s.RUNNING_REQUESTS,

@@ -12,13 +12,11 @@ import polars as pl
 from lodestar.data import schema as s
 from lodestar.data.reading import LINE, RECORD, Reading, no_rejects, rejects_of
 from lodestar.data.reasons import Reason
-from lodestar.data.storing.candidate_checks import candidate_rejects
+from lodestar.data.storing.candidate_checks import NOT_KNOWN, RATIO_TOLERANCE, candidate_rejects
 
 __all__ = ["checked"]
 
-RATIO_TOLERANCE: Final = 1e-6  # an engine's own arithmetic may end a hair above 1
 STATUSES: Final = ("ok", "cancelled", "error")
-NOT_KNOWN: Final = -9999  # what gateways write where they have nothing to write
 DAY_MS: Final = 86_400_000.0
 FASTEST_TOKEN_MS: Final = 0.05  # 20,000 tokens/s for one request: no engine decodes like this
 LATEST_S: Final = 1e11  # the year 5138; milliseconds since 1970 lie beyond it
