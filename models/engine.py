@@ -6,11 +6,24 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from lodestar.data.errors import ConfigError, unknown
 
-__all__ = ["EngineModel", "presets"]
+__all__ = ["COEFFICIENTS", "SCHEDULING", "EngineModel", "presets"]
+
+SCHEDULING: Final = ("fcfs", "priority")
+#: What the time of a step is made of.
+COEFFICIENTS: Final = (
+    "decode_base_ms",
+    "decode_sequence_ms",
+    "context_token_ms",
+    "prefill_base_ms",
+    "prompt_token_ms",
+    "prefill_sequence_ms",
+    "prefill_context_token_ms",
+    "attention_ms",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +39,15 @@ class EngineModel:
 
     Attributes:
         kv_capacity_tokens: tokens of key-value cache that fit.
-        overhead_ms: between the router and the engine and back to the first token, outside any step.
+        request_overhead_ms: from the router's decision until the engine has the request in its queue.
+        response_overhead_ms: from the end of a step until the router sees its token.
         max_batched_tokens: token budget of one step (chunked prefill).
         max_sequences: requests that run at once.
         block_tokens: tokens of one block of key-value cache.
         prefix_caching: whether blocks of finished requests stay usable until they are evicted.
+        chunked_prefill: whether a step mixes decoding with pieces of prompts; if not, steps with waiting prompts
+            take whole prompts and nothing else, as older engines do.
+        scheduling: 'fcfs', or 'priority': lower values of the workload's priority first, then by arrival.
         noise_ratio: standard deviation of the log of a request's prefill work, drawn once a request.
 
     >>> step = EngineModel().step_ms(prompt_tokens=2048, decoding=0, context_tokens=0, attention=2048**2 / 2)
@@ -47,22 +64,27 @@ class EngineModel:
     prefill_context_token_ms: float = 4.027e-5
     attention_ms: float = 9.78e-7
     kv_capacity_tokens: int = 420_992
-    overhead_ms: float = 0.0
+    request_overhead_ms: float = 0.0
+    response_overhead_ms: float = 0.0
     max_batched_tokens: int = 2048
     max_sequences: int = 256
     block_tokens: int = 16
     prefix_caching: bool = True
+    chunked_prefill: bool = True
+    scheduling: str = "fcfs"
     noise_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no engine can be."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0:
+            if not isinstance(value, str) and value < 0:
                 raise ConfigError(f"engine {field.name} is {value}; expected zero or more")
         for name in ("max_batched_tokens", "max_sequences", "block_tokens", "kv_capacity_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"engine {name} is {getattr(self, name)}; expected at least 1")
+        if self.scheduling not in SCHEDULING:
+            raise unknown("engine scheduling", self.scheduling, SCHEDULING)
         if self.max_batched_tokens < self.max_sequences:
             raise ConfigError(
                 f"engine max_batched_tokens is {self.max_batched_tokens}, below max_sequences {self.max_sequences}; "
@@ -80,6 +102,14 @@ class EngineModel:
             + self.prefill_context_token_ms * context_tokens
             + self.attention_ms * attention
         )
+
+    def slowed(self, factor: float) -> EngineModel:
+        """Return the same engine with every step `factor` times as long.
+
+        >>> EngineModel().slowed(2.0).decode_base_ms
+        12.69
+        """
+        return replace(self, **{name: getattr(self, name) * factor for name in COEFFICIENTS})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name."""

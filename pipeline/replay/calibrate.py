@@ -174,7 +174,7 @@ def _engine(engine: EngineModel, log_coefficients: Floats) -> EngineModel:
         context_token_ms=context,
         prefill_context_token_ms=context,
         attention_ms=attention,
-        overhead_ms=overhead,
+        request_overhead_ms=overhead,
     )
 
 

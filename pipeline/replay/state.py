@@ -172,6 +172,7 @@ def _configure(instance: np.void, model: EngineModel) -> None:
             instance[name] = getattr(model, name)
         elif hasattr(model, milliseconds := name.removesuffix("_s") + "_ms"):
             instance[name] = getattr(model, milliseconds) / 1e3
+    instance["overhead_s"] = (model.request_overhead_ms + model.response_overhead_ms) / 1e3
     instance["capacity_tokens"] = model.kv_capacity_tokens
     instance["run_until_s"] = np.inf
     for name in ("partial", "first_waiting", "last_waiting", "oldest", "newest"):

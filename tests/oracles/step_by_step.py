@@ -65,10 +65,10 @@ def serve(engine: EngineModel, workload: Workload) -> tuple[list[float], list[fl
             r.prompt_left -= c
             if r.prompt_left == 0:
                 r.generated = 1
-                first[r.index] = now + engine.overhead_ms / 1e3
+                first[r.index] = now + engine.request_overhead_ms / 1e3
         for r in decoding:
             r.generated += 1
         for r in [r for r in running if r.prompt_left == 0 and r.generated >= output[r.index]]:
-            finished[r.index] = now + engine.overhead_ms / 1e3
+            finished[r.index] = now + engine.request_overhead_ms / 1e3
             running.remove(r)
     return first, finished

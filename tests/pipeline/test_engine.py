@@ -39,7 +39,7 @@ def test_strides_give_what_single_steps_give(
     gaps, prompt, output = zip(*requests, strict=True)
     workload = plain(np.cumsum(gaps).tolist(), list(prompt), list(output))
     engine = replace(
-        EngineModel(), kv_capacity_tokens=capacity, max_sequences=sequences, max_batched_tokens=batched, overhead_ms=7.0
+        EngineModel(), kv_capacity_tokens=capacity, max_sequences=sequences, max_batched_tokens=batched, request_overhead_ms=7.0
     )
     outcome = Cluster.of([engine], workload).replay(make_policy("random"))
     first, finished = serve(engine, workload)
