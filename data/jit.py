@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["is_first_use", "jit", "jit_as"]
+__all__ = ["is_first_use", "jit", "jit_as", "jit_inner"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -41,6 +41,17 @@ def is_first_use() -> bool:
 def jit(function: F) -> F:
     """Compile a function of arrays and numbers on its first call and keep the machine code on disk."""
     compiled: F = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    return compiled
+
+
+def jit_inner(function: F) -> F:
+    """Compile a function that only compiled code calls: no door from Python, no reference counts, no allocation.
+
+    What it belongs to is kept on disk as a whole by the function that Python calls.
+    """
+    compiled: F = numba.njit(
+        error_model="numpy", nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
     return compiled
 
 

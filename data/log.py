@@ -53,6 +53,9 @@ class Workload:
             up to and including this block.
         block_offsets: request i owns ``block_ids[block_offsets[i]:block_offsets[i + 1]]``, shape (n + 1,).
         block_tokens: prompt tokens in one block.
+        priority: lower goes first in engines that schedule by it, shape (n,); None: all alike.
+        cancel_after_s: after its arrival, a client leaves if it has not been served, shape (n,), inf: never; None: no
+            client does.
         inferred: what the log left out → how it was inferred and how well, in words, for every output.
         found: the same with figures, for what `workload_of` inferred.
     """
@@ -63,6 +66,8 @@ class Workload:
     block_ids: Ints
     block_offsets: Ints
     block_tokens: int
+    priority: Ints | None = None
+    cancel_after_s: Floats | None = None
     inferred: dict[str, str] = field(default_factory=dict)
     found: tuple[Inferred, ...] = ()
 
@@ -80,6 +85,8 @@ class Workload:
             output_tokens=self.output_tokens[:requests],
             block_ids=self.block_ids[: offsets[-1]],
             block_offsets=offsets,
+            priority=None if self.priority is None else self.priority[:requests],
+            cancel_after_s=None if self.cancel_after_s is None else self.cancel_after_s[:requests],
         )
 
 
@@ -106,6 +113,9 @@ class RequestLog:
         block_ids: as in `Workload`; empty where no blocks are logged.
         block_offsets: as in `Workload`.
         block_tokens: None where no blocks are logged.
+        phases: phase of a latency as the engine tells it → milliseconds, shape (n,); see ``schema.PHASES``. Empty
+            where the log tells none.
+        found: what was added to the log from elsewhere, and how.
     """
 
     dataset: str
@@ -126,6 +136,8 @@ class RequestLog:
     block_ids: Ints
     block_offsets: Ints
     block_tokens: int | None
+    phases: dict[str, Floats] = field(default_factory=dict)
+    found: tuple[Inferred, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of requests."""

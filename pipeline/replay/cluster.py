@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,36 +13,59 @@ from lodestar.data import schema
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
-from lodestar.pipeline.replay.loop import run
+from lodestar.pipeline.replay.events import ON_FAILURE, Event
+from lodestar.pipeline.replay.loop import ASK, COMPILED, run
 from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.prefixes import PrefixTree, prefix_tree
-from lodestar.pipeline.replay.state import new_state
+from lodestar.pipeline.replay.state import OK, State, new_state
+from lodestar.pipeline.replay.view import RouterView
 
-__all__ = ["Cluster", "Outcome"]
+__all__ = ["Cluster", "Interpreted", "Outcome"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SmallInts = NDArray[np.int32]
 
-#: AIBrix forgets a prefix it has not sent for this long.
-PREFIX_TTL_S = 1200.0
+
+class Interpreted(Protocol):
+    """A policy in plain Python, asked for one instance a decision."""
+
+    def start(self, workload: Workload, snapshot: Floats, seed: int) -> None:
+        """Begin a run; `snapshot` (m, len(SNAPSHOT_FIELDS)) will hold what the router sees at each decision."""
+
+    def decide(self, i: int) -> int:
+        """Return the instance for request i."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of every request in one run, shape (n,) each; TPOT is NaN for a request of one token.
+    """What became of every request in one run, shape (n,) each.
+
+    TPOT is NaN for a request of one token, and every latency for a request that did not get so far.
 
     Attributes:
-        snapshots: what the router saw, shape (n, m, fields), or (0, m, fields) when not recorded.
+        instance: where it was sent last; -1: nowhere.
+        cached_tokens: of its prompt, found in the engine's cache.
+        router_hit_tokens: that the router believed to be there.
+        status: 0 answered, 1 cancelled by its client, 2 lost with its instance.
+        queue_ms: in the engine, before its first step.
+        preemptions: how often it gave its blocks back and was computed again.
+        retries: how often it was routed again because its instance failed.
+        snapshots: what the router saw, shape (n / every, m, fields), or (0, m, fields) when not recorded.
         imbalance: in-flight requests of the fullest instance above the mean, averaged over decisions.
     """
 
-    instance: Ints
+    instance: SmallInts
     ttft_ms: Floats
     tpot_ms: Floats
     e2e_ms: Floats
-    cached_tokens: Ints
-    router_hit_tokens: Ints
+    cached_tokens: SmallInts
+    router_hit_tokens: SmallInts
+    status: NDArray[np.int8]
+    queue_ms: Floats
+    preemptions: SmallInts
+    retries: SmallInts
     snapshots: Floats
     imbalance: float
 
@@ -50,70 +75,149 @@ class Cluster:
     """Instances, and the workload they are to serve; each run starts with idle engines and empty caches.
 
     Make one with `Cluster.of`, which lays out the prefixes once for all runs.
+
+    Attributes:
+        engines: one an instance.
+        workload: the requests.
+        tree: their prefixes.
+        view: what the router knows of the engines.
+        events: what happens to instances.
+        on_failure: whether the gateway sends the requests of a failed instance again ('retry') or not ('lose').
     """
 
     engines: list[EngineModel]
     workload: Workload
     tree: PrefixTree
-    prefix_ttl_s: float = PREFIX_TTL_S
+    view: RouterView = RouterView()
+    events: tuple[Event, ...] = ()
+    on_failure: str = "retry"
 
     @classmethod
-    def of(cls, engines: list[EngineModel], workload: Workload) -> Cluster:
+    def of(
+        cls,
+        engines: list[EngineModel],
+        workload: Workload,
+        view: RouterView | None = None,
+        events: Sequence[Event] = (),
+        on_failure: str = "retry",
+    ) -> Cluster:
         """Put instances before a workload."""
         if not engines:
             raise ConfigError("the cluster has no instances; expected at least one")
-        return cls(engines, workload, prefix_tree(workload))
+        return cls(engines, workload, prefix_tree(workload), view or RouterView(), tuple(events), on_failure)
 
     def __post_init__(self) -> None:
         """Refuse what could never finish."""
-        engine = min(self.engines, key=lambda engine: engine.kv_capacity_tokens)
         largest = int((self.workload.prompt_tokens + self.workload.output_tokens).max(initial=0))
-        # Shared blocks and the tail are rounded up to whole blocks.
-        needed = largest + 2 * engine.block_tokens + self.workload.block_tokens
-        if needed > engine.kv_capacity_tokens:
-            raise ConfigError(
-                f"a request of {largest} tokens does not fit into an engine that holds {engine.kv_capacity_tokens}; "
-                "expected every request to fit alone. Raise --kv-capacity-tokens or name another --engine"
-            )
+        for engine in self.engines:
+            if largest > engine.kv_capacity_tokens // engine.block_tokens * engine.block_tokens:
+                raise ConfigError(
+                    f"a request of {largest} tokens does not fit into an engine that holds "
+                    f"{engine.kv_capacity_tokens}; expected every request to fit alone. Raise --kv-capacity-tokens or "
+                    "name another --engine"
+                )
+        for event in self.events:
+            if event.instance >= len(self.engines):
+                raise ConfigError(
+                    f"event {event} names instance {event.instance}; expected 0 to {len(self.engines) - 1}"
+                )
+        if self.on_failure not in ON_FAILURE:
+            raise ConfigError(f"on failure {self.on_failure!r}; expected one of {', '.join(ON_FAILURE)}")
 
     def with_engine(self, engine: EngineModel) -> Cluster:
         """Return the same cluster with another engine in every instance."""
         return replace(self, engines=[engine] * len(self.engines))
 
+    def with_engines(self, engines: list[EngineModel]) -> Cluster:
+        """Return the same cluster with other instances."""
+        return replace(self, engines=engines)
+
     def replay(
-        self, policy: Policy | None = None, *, forced: Ints | None = None, seed: int = 0, record: bool = False
+        self,
+        policy: Policy | Interpreted | None = None,
+        *,
+        forced: Ints | None = None,
+        seed: int = 0,
+        record: bool = False,
+        every: int = 1,
+        single_steps: bool = False,
     ) -> Outcome:
         """Run the workload under `policy`, or with the `forced` instance of each request.
 
         Random numbers are drawn once a request, in the order of the workload, so that two policies with one seed
         meet the same requests with the same luck.
+
+        Args:
+            policy: a compiled one, or one in plain Python, which is much slower; random, if none.
+            forced: instance of each request; where it is not a candidate at that moment, the policy decides.
+            seed: of the policy's draws and of the engines' noise.
+            record: whether to keep what the router saw.
+            every: of which requests.
+            single_steps: take every decode step by itself; the results are the same.
         """
-        n, m = len(self.workload), len(self.engines)
+        rows = -(-len(self.workload) // every) if record else 0
+        snapshots = np.full((rows, len(self.engines), len(schema.SNAPSHOT_FIELDS)), np.nan)
+        return _outcome(self.final_state(policy, forced, seed, snapshots, every, single_steps), snapshots)
+
+    def final_state(
+        self,
+        policy: Policy | Interpreted | None,
+        forced: Ints | None,
+        seed: int,
+        snapshots: Floats,
+        every: int,
+        single_steps: bool = False,
+    ) -> State:
+        """Run as `replay` does, and return all that is left of the run."""
+        m = len(self.engines)
+        uniform, state = self._begin(seed, single_steps)
+        snapshot = np.empty((m, len(schema.SNAPSHOT_FIELDS)))
+        compiled = policy if policy is not None and hasattr(policy, "rule") else RandomChoice()
+        to = np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64)
+        settings = (compiled.rule, compiled.parameters(), to, uniform, snapshot, np.empty(m), snapshots, every)
+        if policy is None or policy is compiled:
+            run(state, *settings, COMPILED, 0)
+            return state
+        policy.start(self.workload, snapshot, seed)
+        i = run(state, *settings, ASK, 0)
+        while i >= 0:
+            i = run(state, *settings, i, policy.decide(i))
+        return state
+
+    def _begin(self, seed: int, single_steps: bool) -> tuple[Floats, State]:
+        n = len(self.workload)
         rng = np.random.default_rng(seed)
         uniform, noise = rng.random(n), rng.standard_normal(n)
         sigma = np.array([engine.noise_ratio for engine in self.engines]).mean()
-        state = new_state(self.engines, self.workload, self.tree, np.exp(sigma * noise - sigma**2 / 2))
-        decided_by = policy or RandomChoice()
-        snapshots = np.empty((n if record else 0, m, len(schema.SNAPSHOT_FIELDS)))
-        imbalance = run(
-            state,
-            decided_by.rule,
-            decided_by.parameters(),
-            np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64),
-            uniform,
-            self.prefix_ttl_s,
-            snapshots,
+        state = new_state(
+            self.engines,
+            self.workload,
+            self.tree,
+            np.exp(sigma * noise - sigma**2 / 2),
+            self.view,
+            self.events,
+            self.on_failure,
+            single_steps,
         )
-        requests = np.asarray(state.requests)
-        # A request of one token has no time per later token.
-        later_tokens = np.where(requests["output_tokens"] > 1, requests["output_tokens"] - 1, np.nan)
-        return Outcome(
-            instance=requests["instance"],
-            ttft_ms=(requests["first_token_s"] - requests["arrived_at_s"]) * 1e3,
-            tpot_ms=(requests["finished_s"] - requests["first_token_s"]) * 1e3 / later_tokens,
-            e2e_ms=(requests["finished_s"] - requests["arrived_at_s"]) * 1e3,
-            cached_tokens=requests["cached_tokens"],
-            router_hit_tokens=requests["router_hit_tokens"],
-            snapshots=snapshots,
-            imbalance=imbalance,
-        )
+        return uniform, state
+
+
+def _outcome(state: State, snapshots: Floats) -> Outcome:
+    requests, clock = np.asarray(state.requests), np.asarray(state.clock)[0]
+    finished_s = np.where(requests["status"] == OK, requests["finished_s"], np.nan)
+    # A request of one token has no time per later token.
+    later_tokens = np.where(requests["output_tokens"] > 1, requests["output_tokens"] - 1, np.nan)
+    return Outcome(
+        instance=requests["instance"].copy(),
+        ttft_ms=(requests["first_token_s"] - requests["arrived_at_s"]) * 1e3,
+        tpot_ms=(finished_s - requests["first_token_s"]) * 1e3 / later_tokens,
+        e2e_ms=(finished_s - requests["arrived_at_s"]) * 1e3,
+        cached_tokens=requests["cached_tokens"].copy(),
+        router_hit_tokens=requests["router_hit_tokens"].copy(),
+        status=requests["status"].astype(np.int8),
+        queue_ms=(requests["started_s"] - requests["entered_s"]) * 1e3,
+        preemptions=requests["preemptions"].copy(),
+        retries=requests["retries"].copy(),
+        snapshots=snapshots,
+        imbalance=float(clock["imbalance"]) / max(int(clock["decisions"]), 1),
+    )

@@ -1,4 +1,8 @@
-"""The replay loop: at each arrival the instances catch up, the router looks, decides and sends."""
+"""The replay loop: the cluster goes on to the next decision, the router looks, decides and sends.
+
+Everything is taken in the order of time; at one instant, instances change first, then clients leave, then requests
+come. Compiled policies run inside `run`; any other policy is asked between two calls of it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema
-from lodestar.data.jit import jit_as
+from lodestar.data.jit import jit_as, jit_inner
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.engine import advance
+from lodestar.pipeline.replay.outages import apply_change, cancel, lose
 from lodestar.pipeline.replay.policies.contract import PROBABILITIES, Parameters, Rule
 from lodestar.pipeline.replay.prefixes import prefix_tree
-from lodestar.pipeline.replay.router import dispatch, draw, observe
+from lodestar.pipeline.replay.router import dispatch, draw, hear, observe, scrape
 from lodestar.pipeline.replay.state import State, new_state
 
-__all__ = ["run"]
+__all__ = ["ASK", "COMPILED", "run"]
+
+ASK, COMPILED = -1, -2
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,70 +31,159 @@ Ints = NDArray[np.int64]
 _INFLIGHT = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
 _HIT = schema.SNAPSHOT_FIELDS.index(schema.HIT_RATIO)
 _FIELDS = len(schema.SNAPSHOT_FIELDS)
+_GOLDEN = 0.6180339887498949
 
 
-def _signature() -> numba.core.typing.templates.Signature:
-    """Name the one signature of `run`, from a cluster and a workload of one."""
+def _state_type() -> numba.types.Type:
+    """Name the type of every state, from a cluster and a workload of one."""
     one = Workload(np.zeros(1), np.ones(1, int), np.ones(1, int), np.zeros(0, int), np.zeros(2, int), 1)
-    return numba.float64(
-        numba.typeof(new_state([EngineModel()], one, prefix_tree(one), np.ones(1))),
+    return numba.typeof(new_state([EngineModel()], one, prefix_tree(one), np.ones(1)))
+
+
+_STATE = _state_type()
+_SNAPSHOT = numba.float64[:, ::1]
+
+
+@jit_inner
+def _next_decision(state: State, snapshot: Floats) -> int:
+    """Go on to the next request to decide on and observe for it; at the end of the workload, finish and return -1."""
+    clock = state.clock[0]
+    while True:
+        arrival_s, retry_s = np.inf, np.inf
+        if clock.next_arrival < len(state.requests):
+            arrival_s = state.requests[clock.next_arrival].arrived_at_s
+        if clock.retry_head < clock.retry_tail:
+            retry_s = state.retry_at_s[clock.retry_head]
+        request_s = min(arrival_s, retry_s)
+        if _change_before(state, request_s):
+            continue
+        if request_s == np.inf:
+            break
+        clock.now_s = request_s
+        if retry_s <= arrival_s:
+            i = int(state.retry[clock.retry_head])
+            clock.retry_head += 1
+        else:
+            i = clock.next_arrival
+            clock.next_arrival += 1
+        if state.requests[i].status == 0:
+            _catch_up(state, request_s)
+            if observe(state, i, snapshot) > 0:
+                return i
+            lose(state, i)
+    for j in range(len(state.instances)):
+        advance(state, j, np.inf)
+        hear(state, j, np.inf)
+    return -1
+
+
+@jit_inner
+def _change_before(state: State, until_s: float) -> bool:
+    """Let the next instance change or client leave, if that comes first; say whether one did."""
+    clock = state.clock[0]
+    change_s, cancel_s = np.inf, np.inf
+    if clock.next_change < len(state.change_at_s):
+        change_s = state.change_at_s[clock.next_change]
+    if clock.next_cancel < len(state.cancel_at_s):
+        cancel_s = state.cancel_at_s[clock.next_cancel]
+    if change_s <= until_s and change_s <= cancel_s and change_s < np.inf:
+        at = clock.next_change
+        clock.next_change += 1
+        clock.now_s = change_s
+        apply_change(state, state.change[at, 0], state.change[at, 1], state.change_factor[at], change_s)
+        return True
+    if cancel_s <= until_s and cancel_s < np.inf:
+        clock.now_s = cancel_s
+        cancel(state, state.cancel[clock.next_cancel], cancel_s)
+        clock.next_cancel += 1
+        return True
+    return False
+
+
+@jit_inner
+def _catch_up(state: State, now_s: float) -> None:
+    if state.clock[0].scrape_interval_s > 0.0:
+        scrape(state, now_s)
+    for j in range(len(state.instances)):
+        if state.instances[j].next_s <= now_s:
+            advance(state, j, now_s)
+
+
+@jit_inner
+def _send(state: State, i: int, chosen: int, snapshot: Floats) -> None:
+    """Dispatch, and add to the in-flight imbalance what it is at this decision."""
+    most, total, candidates = 0.0, 0.0, 0
+    for j in range(len(state.instances)):
+        if state.instances[j].candidate:
+            most = max(most, snapshot[j, _INFLIGHT])
+            total += snapshot[j, _INFLIGHT]
+            candidates += 1
+    state.clock[0].imbalance += most - total / candidates
+    state.clock[0].decisions += 1
+    dispatch(state, i, chosen, snapshot[chosen, _HIT])
+
+
+@jit_as(
+    numba.int64(
+        _STATE,
         numba.types.FunctionType(PROBABILITIES),
         numba.typeof(Parameters.of()),
         numba.int64[::1],
         numba.float64[::1],
-        numba.float64,
+        _SNAPSHOT,
+        numba.float64[::1],
         numba.float64[:, :, ::1],
+        numba.int64,
+        numba.int64,
+        numba.int64,
     )
-
-
-@jit_as(_signature())
+)
 def run(
     state: State,
     rule: Rule,
     parameters: Parameters,
     forced: Ints,
     uniform: Floats,
-    prefix_ttl_s: float,
+    snapshot: Floats,
+    probability: Floats,
     snapshots: Floats,
-) -> float:
-    """Replay all requests to their end, filling the outcomes of `state.requests`.
+    every: int,
+    observed: int,
+    chosen: int,
+) -> int:
+    """Replay all requests to their end, filling the outcomes of `state.requests`, and return -1.
+
+    A policy in plain Python is asked between calls: `chosen` is its answer for the request `observed` that the call
+    before returned, and `snapshot` holds what the router sees for it.
 
     Args:
-        state: the workload and the cluster, idle.
+        state: the workload and the cluster, idle at first.
         rule: the policy's compiled rule.
         parameters: its settings.
         forced: instance of each request, overriding the policy; empty to let the policy decide.
-        uniform: one number in [0, 1) a request, for the draw.
-        prefix_ttl_s: how long the router believes a prefix cached after sending it.
-        snapshots: shape (n, m, fields) to record what the router saw, or (0, m, fields) not to.
-
-    Returns:
-        The in-flight imbalance: most requests in flight on one instance above the mean, averaged over decisions.
+        uniform: one number in [0, 1) a request, for the draw; a second try of a request has a number of its own.
+        snapshot: room for what the router sees, shape (m, fields).
+        probability: room for the rule's answer, shape (m,).
+        snapshots: what it saw for every `every`-th request, shape (n / every, m, fields), or (0, m, fields).
+        every: see `snapshots`.
+        observed: COMPILED to ask `rule`; ASK to return the first request; then the request that `chosen` is for.
+        chosen: see `observed`.
     """
-    instances = len(state.instances)
-    snapshot = np.empty((instances, _FIELDS))
-    probability = np.empty(instances)
-    imbalance = 0.0
-    for i in range(len(state.requests)):
-        now_s = state.requests[i].arrived_at_s
-        for j in range(instances):
-            if state.instances[j].run_until_s <= now_s:
-                advance(state, j, now_s)
-        observe(state, i, prefix_ttl_s, snapshot)
-        if len(snapshots) > 0:
-            snapshots[i] = snapshot
-        if len(forced) > 0:
+    if observed >= 0:
+        _send(state, observed, chosen, snapshot)
+    i = _next_decision(state, snapshot)
+    while i >= 0:
+        if len(snapshots) > 0 and i % every == 0:
+            for j in range(snapshot.shape[0]):
+                for field in range(snapshot.shape[1]):
+                    snapshots[i // every, j, field] = snapshot[j, field]
+        if observed != COMPILED:
+            return i
+        if len(forced) > 0 and state.instances[forced[i]].candidate:
             chosen = forced[i]
         else:
             rule(float(state.requests[i].prompt_tokens), snapshot, parameters, probability)
-            chosen = draw(probability, uniform[i])
-        most = 0.0
-        total = 0.0
-        for j in range(instances):
-            most = max(most, snapshot[j, _INFLIGHT])
-            total += snapshot[j, _INFLIGHT]
-        imbalance += most - total / instances
-        dispatch(state, i, chosen, snapshot[chosen, _HIT])
-    for j in range(instances):
-        advance(state, j, np.inf)
-    return imbalance / len(state.requests)
+            chosen = draw(probability, (uniform[i] + _GOLDEN * state.requests[i].retries) % 1.0)
+        _send(state, i, chosen, snapshot)
+        i = _next_decision(state, snapshot)
+    return -1

@@ -21,29 +21,30 @@ class PrefixTree(NamedTuple):
     Attributes:
         path: node ids of all requests one after the other, from the root outwards.
         offsets: request i owns ``path[offsets[i]:offsets[i + 1]]``, shape (n + 1,).
-        node_tokens: prompt tokens of each node, shape (nodes,).
-        tail_tokens: prompt tokens of request i that no other request shares, shape (n,).
+        node_start: prompt tokens before each node, shape (nodes,).
+        node_end: prompt tokens up to its end, shape (nodes,).
     """
 
     path: Ints
     offsets: Ints
-    node_tokens: Ints
-    tail_tokens: Ints
+    node_start: Ints
+    node_end: Ints
 
 
 def prefix_tree(workload: Workload) -> PrefixTree:
     """Compress a workload's blocks into a tree, exactly, in a few passes over arrays.
 
-    Blocks that only one request has are its tail. A block continues its parent's node when as many requests
-    have it as have the parent: then all of them do.
+    Blocks that only one request has are in no node, nor is a last block that the prompt fills only partly: engines
+    share whole blocks. A block continues its parent's node when as many requests have it as have the parent: then all
+    of them do.
 
     >>> ids, offsets = np.array([0, 1, 2, 0, 1, 3]), np.array([0, 3, 6])
     >>> two = Workload(np.zeros(2), np.array([48, 40]), np.ones(2, int), ids, offsets, 16)
     >>> tree = prefix_tree(two)
-    >>> tree.path.tolist(), tree.node_tokens.tolist(), tree.tail_tokens.tolist()
-    ([0, 0], [32], [16, 8])
+    >>> tree.path.tolist(), tree.node_start.tolist(), tree.node_end.tolist()
+    ([0, 0], [0], [32])
     """
-    ids, offsets = workload.block_ids, workload.block_offsets
+    ids, offsets = _whole_blocks(workload)
     owner = np.repeat(np.arange(len(workload)), np.diff(offsets))
     previous = _previous_block(ids, offsets)
     uses = np.bincount(ids, minlength=1)
@@ -53,13 +54,22 @@ def prefix_tree(workload: Workload) -> PrefixTree:
     heads = np.unique(ids[head])
     node_of_block[heads] = np.arange(len(heads))
     path = node_of_block[ids[head]]
+    node_start = np.zeros(len(heads), dtype=np.int64)
     node_tokens = np.zeros(len(heads), dtype=np.int64)
     node_tokens[path] = _run_lengths(head, shared) * workload.block_tokens
+    node_start[path] = (np.flatnonzero(head) - offsets[owner[head]]) * workload.block_tokens
     path_offsets = np.searchsorted(owner[head], np.arange(len(workload) + 1))
-    covered = np.bincount(owner[head], weights=node_tokens[path], minlength=len(workload)).astype(np.int64)
-    # The last block of a prompt may be partly filled, so that the blocks cover a little more than the prompt.
-    tail = np.maximum(workload.prompt_tokens - covered, 0)
-    return PrefixTree(path, path_offsets, node_tokens, tail)
+    return PrefixTree(path, path_offsets, node_start, node_start + node_tokens)
+
+
+def _whole_blocks(workload: Workload) -> tuple[Ints, Ints]:
+    """Leave out blocks that reach beyond the prompt."""
+    listed = np.diff(workload.block_offsets)
+    whole = np.minimum(listed, workload.prompt_tokens // workload.block_tokens)
+    if np.array_equal(whole, listed):
+        return workload.block_ids, workload.block_offsets
+    within = np.arange(len(workload.block_ids)) - np.repeat(workload.block_offsets[:-1], listed)
+    return workload.block_ids[within < np.repeat(whole, listed)], np.concatenate([[0], np.cumsum(whole)])
 
 
 def _previous_block(ids: Ints, offsets: Ints) -> Ints:

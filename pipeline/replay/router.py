@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema
-from lodestar.data.jit import jit
-from lodestar.pipeline.replay.engine import arrive, decode_steps_done
-from lodestar.pipeline.replay.state import Request, State
+from lodestar.data.jit import jit_inner
+from lodestar.pipeline.replay.decoding import blocks_needed, steps_done
+from lodestar.pipeline.replay.engine import advance
+from lodestar.pipeline.replay.prefix_index import believed_hit, enter
+from lodestar.pipeline.replay.queueing import send
+from lodestar.pipeline.replay.state import State
 
-__all__ = ["dispatch", "draw", "observe"]
+__all__ = ["dispatch", "draw", "hear", "observe", "scrape"]
 
 Floats = NDArray[np.float64]
 
@@ -26,46 +29,88 @@ _DECODE_TOKENS = schema.SNAPSHOT_FIELDS.index(schema.DECODE_TOKENS)
 _AGE = schema.SNAPSHOT_FIELDS.index(schema.LAST_ACCESS_AGE_S)
 
 
-@jit
-def observe(state: State, i: int, prefix_ttl_s: float, out: Floats) -> None:
-    """Fill `out` (m, len(SNAPSHOT_FIELDS)) with what the router knows of every instance as request i arrives.
+@jit_inner
+def observe(state: State, i: int, out: Floats) -> int:
+    """Fill `out` (m, len(SNAPSHOT_FIELDS)) with what the router knows of every instance as it decides on request i.
 
-    Hit ratios are the router's own belief, from what it sent where: it does not see the engines evict.
+    An instance that is not there has a row of NaN. Returns how many candidates there are.
     """
-    request = state.requests[i]
-    now_s = request.arrived_at_s
+    request, clock = state.requests[i], state.clock[0]
+    now_s, candidates = clock.now_s, 0
     for j in range(out.shape[0]):
         instance = state.instances[j]
-        hit, age_s = _believed_hit(state, request, j, prefix_ttl_s)
-        prefilling = instance.fresh + (1 if instance.partial >= 0 else 0)
-        context = instance.context_tokens + instance.decoding * decode_steps_done(instance, now_s)
+        if not instance.candidate:
+            for field in range(out.shape[1]):
+                out[j, field] = np.nan
+            continue
+        candidates += 1
+        hear(state, j, now_s)
+        hit, age_s = believed_hit(state, request, j, now_s)
+        done = steps_done(instance, now_s)
+        if clock.scrape_interval_s == 0.0:
+            _read_metrics(state, j, done)
+        context = instance.context_tokens + instance.decoding * done + instance.preempted_tokens
         out[j, _HIT] = min(hit / request.prompt_tokens, 1.0)
         out[j, _INFLIGHT] = instance.inflight
-        out[j, _RUNNING] = instance.decoding + prefilling
-        out[j, _WAITING] = instance.waiting
-        out[j, _KV_USAGE] = instance.held_tokens / instance.capacity_tokens
+        out[j, _RUNNING] = state.scraped[j, 0]
+        out[j, _WAITING] = state.scraped[j, 1]
+        out[j, _KV_USAGE] = state.scraped[j, 2]
         out[j, _PREFILL_REQUESTS] = instance.inflight_prefill
         out[j, _DECODE_REQUESTS] = instance.inflight - instance.inflight_prefill
         out[j, _PREFILL_TOKENS] = instance.prefill_tokens
         out[j, _DECODE_TOKENS] = context - instance.decoding_prompt_tokens
         out[j, _AGE] = age_s
+    return candidates
 
 
-@jit
-def _believed_hit(state: State, request: Request, j: int, prefix_ttl_s: float) -> tuple[int, float]:
-    """Return the tokens of the request's prefix that the router sent to j lately, and how long ago the deepest."""
-    hit, age_s = 0, np.nan
-    for at in range(request.path_from, request.path_to):
-        node = state.path[at]
-        since_s = request.arrived_at_s - state.routed_at_s[j, node]
-        if since_s > prefix_ttl_s:
-            break
-        hit += state.node_tokens[node]
-        age_s = since_s
-    return hit, age_s
+@jit_inner
+def hear(state: State, j: int, now_s: float) -> None:
+    """Count what instance j has answered by now."""
+    instance = state.instances[j]
+    while instance.first_unheard >= 0 and not state.requests[instance.first_unheard].first_token_s > now_s:
+        request = state.requests[instance.first_unheard]
+        if request.heard == 0:
+            request.heard = 1
+            instance.inflight_prefill -= 1
+            instance.prefill_tokens -= request.prompt_tokens
+        instance.first_unheard = request.next_first
+    while instance.first_unfinished >= 0 and not state.requests[instance.first_unfinished].finished_s > now_s:
+        request = state.requests[instance.first_unfinished]
+        if request.heard < 2:
+            request.heard = 2
+            instance.inflight -= 1
+        instance.first_unfinished = request.next_finished
 
 
-@jit
+@jit_inner
+def _read_metrics(state: State, j: int, done: int) -> None:
+    """Read what the engine says of itself."""
+    instance = state.instances[j]
+    # A run of decode steps holds the blocks of the step in flight too.
+    ahead = 0
+    if instance.run_chunk == 0 and not instance.between:
+        ahead = blocks_needed(state, j, min(done + 1, instance.run_steps))
+    state.scraped[j, 0] = instance.decoding + instance.fresh + (1 if instance.partial >= 0 else 0)
+    state.scraped[j, 1] = instance.waiting
+    state.scraped[j, 2] = (instance.held_blocks + ahead) / instance.capacity_blocks
+
+
+@jit_inner
+def scrape(state: State, now_s: float) -> None:
+    """Read the metrics of all instances, if the last reading before now is not yet done."""
+    clock = state.clock[0]
+    at_s = np.floor(now_s / clock.scrape_interval_s) * clock.scrape_interval_s
+    if at_s <= clock.scraped_s:
+        return
+    clock.scraped_s = at_s
+    for j in range(len(state.instances)):
+        instance = state.instances[j]
+        if instance.present and instance.joined_s < at_s:
+            advance(state, j, at_s)
+            _read_metrics(state, j, steps_done(instance, at_s))
+
+
+@jit_inner
 def draw(probability: Floats, uniform: float) -> int:
     """Pick an instance by its probability with one uniform number, so that the same number gives the same pick."""
     total = 0.0
@@ -79,15 +124,14 @@ def draw(probability: Floats, uniform: float) -> int:
     return pick
 
 
-@jit
+@jit_inner
 def dispatch(state: State, i: int, j: int, hit_ratio: float) -> None:
     """Send request i to instance j and note what the gateway knows from then on."""
     request, instance = state.requests[i], state.instances[j]
     request.instance = j
     request.router_hit_tokens = int(hit_ratio * request.prompt_tokens + 0.5)
-    for at in range(request.path_from, request.path_to):
-        state.routed_at_s[j, state.path[at]] = request.arrived_at_s
+    enter(state, i, j)
     instance.inflight += 1
     instance.inflight_prefill += 1
     instance.prefill_tokens += request.prompt_tokens
-    arrive(state, i, j, request.arrived_at_s)
+    send(state, i, j, state.clock[0].now_s)

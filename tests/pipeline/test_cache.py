@@ -13,6 +13,7 @@ from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.prefixes import prefix_tree
+from lodestar.pipeline.replay.view import RouterView
 
 
 def sharing(arrived_at_s: list[float], blocks: list[list[int]], tail: int = 8, output: int = 2) -> Workload:
@@ -55,14 +56,15 @@ def test_an_engine_without_prefix_caching_holds_a_prefix_once_a_request() -> Non
     apart = Cluster.of([replace(EngineModel(), prefix_caching=False)], workload)
     usage = schema.SNAPSHOT_FIELDS.index(schema.KV_USAGE_RATIO)
     capacity = EngineModel().kv_capacity_tokens
-    # 64 shared tokens and 58 of its own in four blocks
-    assert shared.snapshots[1, 0, usage] * capacity == pytest.approx(128)
-    assert apart.replay(record=True).snapshots[1, 0, usage] * capacity == pytest.approx(128)
+    # 64 shared tokens and 8 of its own in one block
+    assert shared.snapshots[1, 0, usage] * capacity == pytest.approx(80)
+    assert apart.replay(record=True).snapshots[1, 0, usage] * capacity == pytest.approx(80)
     late = sharing([0.0, 0.05, 0.1], [[0, 1, 2, 3]] * 3, output=50)
     shared = Cluster.of([EngineModel()], late).replay(record=True)
     separate = Cluster.of([replace(EngineModel(), prefix_caching=False)], late).replay(record=True)
-    assert shared.snapshots[2, 0, usage] * capacity == pytest.approx(64 + 2 * 64)
-    assert separate.snapshots[2, 0, usage] * capacity == pytest.approx(2 * 128)
+    # the first has filled a second block of its own by then
+    assert shared.snapshots[2, 0, usage] * capacity == pytest.approx(64 + 32 + 16)
+    assert separate.snapshots[2, 0, usage] * capacity == pytest.approx(64 + 32 + 64 + 16)
 
 
 def test_a_full_engine_evicts_what_was_used_longest_ago_and_the_router_does_not_know() -> None:
@@ -78,7 +80,7 @@ def test_a_full_engine_evicts_what_was_used_longest_ago_and_the_router_does_not_
 
 def test_the_router_forgets_what_it_has_not_sent_for_long() -> None:
     workload = sharing([0.0, 100.0], [[0], [0]])
-    cluster = replace(Cluster.of([EngineModel()], workload), prefix_ttl_s=60.0)
+    cluster = Cluster.of([EngineModel()], workload, RouterView(index_ttl_s=60.0))
     assert cluster.replay().router_hit_tokens.tolist() == [0, 0]
 
 
@@ -95,11 +97,11 @@ def test_the_tree_has_every_shared_block_once() -> None:
     workload = sharing(list(range(200)), dense)
     tree = prefix_tree(workload)
     uses = np.bincount(workload.block_ids)
-    assert tree.node_tokens.sum() == 16 * (uses > 1).sum()
+    assert (tree.node_end - tree.node_start).sum() == 16 * (uses > 1).sum()
     for i, chain in enumerate(dense):
         path = tree.path[tree.offsets[i] : tree.offsets[i + 1]]
-        assert tree.node_tokens[path].sum() == 16 * sum(uses[block] > 1 for block in chain)
-        assert tree.tail_tokens[i] + tree.node_tokens[path].sum() == workload.prompt_tokens[i]
+        assert tree.node_start[path].tolist() == [0, *tree.node_end[path]][:-1] if len(path) else True
+        assert tree.node_end[path].max(initial=0) == 16 * sum(uses[block] > 1 for block in chain)
 
 
 def test_a_block_after_two_different_blocks_is_refused() -> None:
