@@ -6,13 +6,22 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numba
 
-__all__ = ["is_first_use", "jit", "jit_as", "jit_inner"]
+__all__ = ["is_first_use", "jit", "jit_as", "jit_inner", "jit_part"]
 
 F = TypeVar("F", bound=Callable[..., object])
+
+_STAGES: Final = ("data", "features", "models", "reports", "pipeline")
+_PART: Final = {
+    "error_model": "numpy",
+    "nogil": True,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 
 def _cache_folder() -> Path:
@@ -21,7 +30,8 @@ def _cache_folder() -> Path:
     Numba looks only at the file a function stands in, and would go on using a function that calls a changed one.
     """
     stamp = hashlib.sha256()
-    for source in sorted(Path(__file__).resolve().parents[1].glob("*/**/*.py")):
+    house = Path(__file__).resolve().parents[1]
+    for source in sorted(path for stage in _STAGES for path in (house / stage).rglob("*.py")):
         text = source.read_bytes()
         if b"lodestar.data.jit import" in text:
             stamp.update(text)
@@ -45,21 +55,29 @@ def jit(function: F) -> F:
 
 
 def jit_inner(function: F) -> F:
-    """Compile a function that only compiled code calls: no door from Python, no reference counts, no allocation.
+    """Compile a function into each compiled function that calls it: for short ones on the hot path.
 
-    What it belongs to is kept on disk as a whole by the function that Python calls.
+    Like `jit_part`, it has no door from Python, counts no references and allocates nothing. What it belongs to is kept
+    on disk as a whole by the function that Python calls.
     """
-    compiled: F = numba.njit(
-        error_model="numpy", nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+    compiled: F = numba.njit(**_PART, forceinline=True)(function)
     return compiled
 
 
-def jit_as(signature: Any) -> Callable[[F], F]:
-    """Compile for one signature only, so that the function can be handed to compiled code as a value."""
+def jit_part(function: F) -> F:
+    """Compile a function that compiled code calls: for long or rare ones, which would only swell their callers."""
+    compiled: F = numba.njit(**_PART)(function)
+    return compiled
+
+
+def jit_as(signature: Any, *, allocates: bool = True) -> Callable[[F], F]:
+    """Compile for one signature only, so that the function can be handed to compiled code as a value.
+
+    One that does not allocate need not count references, which costs more than most rules do.
+    """
 
     def decorate(function: F) -> F:
-        compiled: F = numba.njit(signature, cache=True, error_model="numpy", nogil=True)(function)
+        compiled: F = numba.njit(signature, cache=True, error_model="numpy", nogil=True, _nrt=allocates)(function)
         return compiled
 
     return decorate

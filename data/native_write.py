@@ -2,72 +2,82 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import polars as pl
-import zstandard
 
 from lodestar.data import schema as s
-from lodestar.data.errors import ConfigError
 from lodestar.data.log import Floats, RequestLog
+from lodestar.data.record_files import write_records
 
-__all__ = ["write_decision_log"]
+__all__ = ["BESIDE", "decision_records", "write_decision_log"]
 
 ROW: Final = "row"
+#: What of a record is not in a `RequestLog`, with the type it is written in.
+BESIDE: Final = {
+    s.SNAPSHOT_AGE_MS: pl.Float64,
+    s.MODEL_VERSION: pl.String,
+    s.CACHED_TOKENS: pl.Int64,
+    s.STATUS: pl.String,
+}
+_OK: Final = "ok"
 
 
 def write_decision_log(path: Path, log: RequestLog) -> None:
     """Write a log as ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``, by the suffix; whole or not at all."""
-    encode = next((encode for suffix, encode in _ENCODERS.items() if path.name.endswith(suffix)), None)
-    if encode is None:
-        raise ConfigError(f"{path}: suffix is not known; expected one of {', '.join(_ENCODERS)}. Rename the file")
-    half_written = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        half_written.write_bytes(encode(_records(log)))
-        half_written.replace(path)
-    except OSError as error:
-        half_written.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{path}: {error.strerror}; expected a place that can be written. Name another one"
-        ) from error
+    write_records(path, [decision_records(log)])
 
 
-def _records(log: RequestLog) -> pl.DataFrame:
-    rows = pl.DataFrame(
-        {
-            ROW: np.arange(len(log)),
-            s.REQUEST_ID: log.request_id,
-            s.ARRIVED_AT_S: log.arrived_at_s,
-            s.PROMPT_TOKENS: log.prompt_tokens,
-            s.OUTPUT_TOKENS: _known(log.output_tokens),
-            s.BLOCK_IDS: _block_lists(log),
-            "chosen": pl.Series(log.chosen).replace_strict(
-                list(range(len(log.instances))), log.instances, default=None, return_dtype=pl.String
-            ),
-            **{name: getattr(log, name) for name in s.OUTCOMES_LATENCIES},
-        }
-    ).with_columns(pl.selectors.float().fill_nan(None))
+def decision_records(
+    log: RequestLog, beside: pl.DataFrame | None = None, score: Floats | None = None, every_field: bool = False
+) -> pl.DataFrame:
+    """Return one record a request.
+
+    Args:
+        log: the requests.
+        beside: one row a request, with columns of `BESIDE`; without a status, a request with a latency is 'ok'.
+        score: of every candidate, shape (n, m).
+        every_field: keep the fields that no candidate has, so that the parts of a log that is written in parts have
+            the same fields.
+    """
     told = pl.any_horizontal(pl.col(*s.OUTCOMES_LATENCIES).is_not_null())
-    rows = rows.join(_candidates(log), on=ROW, how="left", maintain_order="left")
+    rows = pl.DataFrame(_columns(log)).with_columns(pl.selectors.float().fill_nan(None))
+    rows = rows.with_columns(pl.when(told).then(pl.lit(_OK)).alias(s.STATUS))
+    if beside is not None:
+        rows = rows.with_columns(beside.select(pl.col(name).cast(BESIDE[name]) for name in beside.columns))
+    grids = {**log.snapshot, s.PROBABILITY: log.probability, **({} if score is None else {s.SCORE: score})}
+    rows = rows.join(_candidates(log, grids, every_field), on=ROW, how="left", maintain_order="left")
     request = [s.REQUEST_ID, s.ARRIVED_AT_S, s.PROMPT_TOKENS, s.OUTPUT_TOKENS]
+    outcome = [name for name in (*s.OUTCOMES_LATENCIES, *s.PHASES, s.CACHED_TOKENS, s.STATUS) if name in rows.columns]
+    said = [name for name in (s.SNAPSHOT_AGE_MS, s.MODEL_VERSION) if name in rows.columns]
     return rows.select(
         pl.struct(*request, *([s.BLOCK_IDS] if log.block_tokens is not None else [])).alias("request"),
         pl.lit(log.block_tokens, dtype=pl.Int64).alias("block_tokens"),
+        *said,
         pl.when(pl.col("chosen").is_not_null()).then(pl.lit(log.policy, dtype=pl.String)).alias(s.POLICY),
         "candidates",
         "chosen",
-        pl.when(told)
-        .then(
-            pl.struct(*s.OUTCOMES_LATENCIES, pl.lit("ok").alias(s.STATUS)),
-        )
-        .alias("outcome"),
+        pl.when(pl.col(s.STATUS).is_not_null()).then(pl.struct(*outcome)).alias("outcome"),
     )
+
+
+def _columns(log: RequestLog) -> dict[str, object]:
+    """Return what has one value a request."""
+    return {
+        ROW: np.arange(len(log)),
+        s.REQUEST_ID: log.request_id,
+        s.ARRIVED_AT_S: log.arrived_at_s,
+        s.PROMPT_TOKENS: log.prompt_tokens,
+        s.OUTPUT_TOKENS: _known(log.output_tokens),
+        s.BLOCK_IDS: _block_lists(log),
+        "chosen": pl.Series(log.chosen).replace_strict(
+            list(range(len(log.instances))), log.instances, default=None, return_dtype=pl.String
+        ),
+        **{name: getattr(log, name) for name in s.OUTCOMES_LATENCIES},
+        **log.phases,
+    }
 
 
 def _known(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> pl.Series:
@@ -82,33 +92,12 @@ def _block_lists(log: RequestLog) -> pl.Series:
     return every[s.BLOCK_IDS]
 
 
-def _candidates(log: RequestLog) -> pl.DataFrame:
-    """List each row's candidates with the fields that any candidate has."""
+def _candidates(log: RequestLog, grids: dict[str, Floats], every_field: bool) -> pl.DataFrame:
+    """List each row's candidates, with the fields that any of them has."""
     row, instance = np.nonzero(log.candidate)
-    grids: dict[str, Floats] = {**log.snapshot, s.PROBABILITY: log.probability}
-    fields = {name: grid[row, instance] for name, grid in grids.items() if not np.isnan(grid[row, instance]).all()}
+    cells = {name: grid[row, instance] for name, grid in grids.items()}
+    fields = {name: values for name, values in cells.items() if every_field or not np.isnan(values).all()}
     names = pl.Series(np.array(log.instances, dtype=object)[instance], dtype=pl.String)
     frame = pl.DataFrame({ROW: row, s.INSTANCE: names, **fields}).with_columns(pl.selectors.float().fill_nan(None))
     listed = frame.select(ROW, pl.struct(s.INSTANCE, *fields).alias("candidates"))
     return listed.group_by(ROW, maintain_order=True).agg("candidates")
-
-
-def _json_lines(records: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    records.write_ndjson(buffer)
-    return buffer.getvalue()
-
-
-def _parquet(records: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    records.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-_ENCODERS: Final[dict[str, Callable[[pl.DataFrame], bytes]]] = {
-    ".jsonl": _json_lines,
-    # mtime 0: the same log gives the same bytes.
-    ".jsonl.gz": lambda records: gzip.compress(_json_lines(records), mtime=0),
-    ".jsonl.zst": lambda records: zstandard.compress(_json_lines(records)),
-    ".parquet": _parquet,
-}

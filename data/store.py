@@ -108,6 +108,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
         block_ids=block_ids,
         block_offsets=block_offsets,
         block_tokens=block_tokens,
+        phases=_phases(requests),
     )
 
 
@@ -116,13 +117,14 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
 _REQUESTS = """
     SELECT r.request_index, coalesce(r.request_id, sources.sha256[:8] || ':' || r.line) AS request_id,
         r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
-        o.ttft_ms, o.tpot_ms, o.e2e_ms
+        o.ttft_ms, o.tpot_ms, o.e2e_ms, phases.queue_ms, phases.prefill_ms, phases.decode_ms
     FROM requests r
     JOIN sources ON sources.dataset = r.dataset
         AND r.request_index BETWEEN sources.first_request_index AND sources.last_request_index
     LEFT JOIN dispatches USING (request_index)
     LEFT JOIN decisions d USING (request_index)
     LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (request_index)
+    LEFT JOIN phases USING (request_index)
     WHERE r.dataset = ? ORDER BY r.arrived_at_s,
         CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, dispatches.dispatch_number, r.line
 """
@@ -191,6 +193,11 @@ def _grid(candidates: pl.DataFrame, column: str, cell: tuple[Ints, Ints], shape:
     grid = np.full(shape, np.nan)
     grid[cell] = _floats(candidates, column)
     return grid
+
+
+def _phases(requests: pl.DataFrame) -> dict[str, Floats]:
+    """Return the phases that any request tells."""
+    return {name: _floats(requests, name) for name in s.PHASES if requests[name].is_not_null().any()}
 
 
 def _one_policy(requests: pl.DataFrame) -> str | None:

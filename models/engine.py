@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lodestar.data.errors import ConfigError, unknown
 
-__all__ = ["COEFFICIENTS", "SCHEDULING", "EngineModel", "presets"]
+__all__ = ["COEFFICIENTS", "PRESET_METADATA", "SCHEDULING", "EngineModel", "presets"]
 
 SCHEDULING: Final = ("fcfs", "priority")
 #: What the time of a step is made of.
@@ -24,6 +24,8 @@ COEFFICIENTS: Final = (
     "prefill_context_token_ms",
     "attention_ms",
 )
+#: What a preset says beside the settings of its engine.
+PRESET_METADATA: Final = ("gpu", "model", "tp", "decode_error_ratio", "prefill_error_ratio", "source", "kv_source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +121,25 @@ class EngineModel:
     def preset(cls, name: str) -> EngineModel:
         """Return a published engine by its name.
 
-        >>> EngineModel.preset("h100-llama-3.1-8b").prompt_token_ms
+        >>> round(EngineModel.preset("h100-llama-3.1-8b").prompt_token_ms, 5)
         0.01726
         """
         known = presets()
         if name not in known:
             raise unknown("engine preset", name, known)
-        return replace(cls(), **{key: value for key, value in known[name].items() if key != "source"})
+        return replace(cls(), **{key: value for key, value in known[name].items() if key not in PRESET_METADATA})
 
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """Return every preset's settings, with its source."""
+    """Return every preset's settings, with its GPU, model and tensor parallelism, its sources and its errors.
+
+    `decode_error_ratio` and `prefill_error_ratio` are the mean absolute relative errors of steps without and with
+    prefill, over the step times that the coefficients were fitted to: they say nothing of any other engine.
+
+    >>> presets()["h100-llama-3.1-8b"]["prefill_error_ratio"]
+    0.0419
+    """
     text = files("lodestar.models").joinpath("engine_presets.json").read_text(encoding="utf-8")
     loaded: dict[str, dict[str, Any]] = json.loads(text)
     return loaded

@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lodestar.pipeline.console import Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.replay_cli import calibrate, replay
 from lodestar.pipeline.traces_cli import traces_app
 from lodestar.pipeline.workload_cli import simulate, workload_app
 
@@ -27,8 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Dataset = Annotated[str, typer.Argument(help="Name of an ingested dataset.")]
 
 
 def _version(wanted: bool) -> None:
@@ -159,54 +158,8 @@ def tune(
     emit(as_json, report, lambda: tune_tables(report))
 
 
-@app.command()
-def replay(
-    dataset: Dataset,
-    policy: Annotated[list[str], typer.Option("--policy", help="Policy, again for more: see lodestar policies.")],
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 10,
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
-    ] = None,
-    measured: Annotated[
-        str | None,
-        typer.Option("--measured", help="Dataset with measured outcomes of the same traffic to compare with."),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option("--engine", help="Engine preset, such as h100-llama-3.1-8b.", show_default="fitted to the log"),
-    ] = None,
-    kv_capacity_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--kv-capacity-tokens", min=1, help="Cache of each engine.", show_default="fitted, or the preset's"
-        ),
-    ] = None,
-    instances: Annotated[
-        int | None, typer.Option("--instances", min=1, help="Size of the cluster.", show_default="as logged, or 8")
-    ] = None,
-    slo_ttft_ms: Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")] = 2000.0,
-    slo_tpot_ms: Annotated[float, typer.Option("--slo-tpot-ms", min=0, help="TPOT that is still good.")] = 200.0,
-    home: Home = None,
-    as_json: Json = False,
-    seed: Seed = 0,
-) -> None:
-    """Replay the traffic under policies in a calibrated cluster."""
-    say_first_use()
-    from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.replay.replay import Settings
-    from lodestar.pipeline.replay.replay import replay as run
-    from lodestar.pipeline.replay.summary import Slo
-    from lodestar.pipeline.stages import trained_model
-    from lodestar.reports.result import read_result
-    from lodestar.reports.tables import replay_tables
-
-    workspace = Workspace.open(home)
-    slo = Slo(slo_ttft_ms, slo_tpot_ms)
-    settings = Settings(policy, seeds, seed, baseline, engine, kv_capacity_tokens, instances, slo, measured)
-    with progress_bar("replay") as update:
-        model = trained_model(workspace, dataset) if "learned" in policy else None
-        done = run(workspace, dataset, settings, model, lambda what, k, n: update(done=k, of=n or None, what=what))
-    emit(as_json, done.document, lambda: replay_tables(read_result(done.directory)))
+app.command()(calibrate)
+app.command()(replay)
 
 
 @app.command()
@@ -296,6 +249,15 @@ def formats(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
     from lodestar.pipeline.listings import format_rows, listing
 
     rows = format_rows()
+    emit(as_json, rows, lambda: listing(rows))
+
+
+@app.command()
+def engines(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
+    """List the engine presets, with source and error."""
+    from lodestar.pipeline.listings import engine_rows, listing
+
+    rows = engine_rows()
     emit(as_json, rows, lambda: listing(rows))
 
 

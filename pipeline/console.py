@@ -14,12 +14,13 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Home", "Json", "Seed", "emit", "progress_bar", "say_first_use"]
+__all__ = ["Dataset", "Home", "Json", "Seed", "emit", "progress_bar", "say_first_use"]
 
 Home = Annotated[
     Path | None,
     typer.Option("--home", envvar="LODESTAR_HOME", help="Workspace directory.", show_default="./.lodestar"),
 ]
+Dataset = Annotated[str, typer.Argument(help="Name of an ingested dataset.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes the run repeatable.")]
 

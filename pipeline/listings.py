@@ -9,9 +9,10 @@ from rich.table import Table
 
 from lodestar.data.formats import formats
 from lodestar.features.definitions import FEATURES
+from lodestar.models.engine import presets
 from lodestar.pipeline.replay.policies import POLICIES
 
-__all__ = ["feature_rows", "format_rows", "listing", "policy_rows"]
+__all__ = ["engine_rows", "feature_rows", "format_rows", "listing", "policy_rows"]
 
 Row = dict[str, Any]
 
@@ -44,6 +45,27 @@ def policy_rows() -> list[Row]:
 def feature_rows() -> list[Row]:
     """Return each feature with unit and formula, in the order of the feature matrix."""
     return [{"feature": known.name, "unit": known.unit, "formula": known.formula} for known in FEATURES]
+
+
+def engine_rows() -> list[Row]:
+    """Return each engine preset with its cache, its errors and its sources.
+
+    >>> engine_rows()[0]["engine"]
+    'h100-llama-3.1-8b'
+    """
+    return [
+        {
+            "engine": name,
+            "gpu": told["gpu"] if told["tp"] == 1 else f"{told['tp']} x {told['gpu']}",
+            "model": told["model"],
+            "kv_capacity_tokens": told["kv_capacity_tokens"],
+            "decode_error_ratio": told["decode_error_ratio"],
+            "prefill_error_ratio": told["prefill_error_ratio"],
+            "source": told["source"],
+            "kv_source": told["kv_source"],
+        }
+        for name, told in presets().items()
+    ]
 
 
 def listing(rows: list[Row]) -> Table:

@@ -12,7 +12,7 @@ Mark = Literal["", "best", "good", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: its text, a smaller line below it, and whether it is the column's best, good news or bad news."""
+    """One cell: its text, smaller lines below it, and whether it is the column's best, good news or bad news."""
 
     text: str
     note: str = ""
@@ -31,7 +31,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """One table: a title, columns of equal length and sentences below.
+    """One table: a title, columns of equal length, and sentences below, of which warnings stand out.
 
     >>> Grid("t", [Column("policy", "", [Cell("random")]), Column("TTFT", "ms", [Cell("2,731")])]).rows
     [(Cell(text='random', note='', mark=''), Cell(text='2,731', note='', mark=''))]
@@ -40,6 +40,7 @@ class Grid:
     title: str
     columns: list[Column]
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:

@@ -17,6 +17,7 @@ from lodestar.reports.evidence import gates_grid, measured_grid, one_step_grid
 from lodestar.reports.numbers import number, plain
 from lodestar.reports.plots import replay_figures
 from lodestar.reports.policies import policy_grid
+from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result, read_result
 
 __all__ = ["write_report"]
@@ -58,6 +59,7 @@ def _page(result: Result, figures: dict[str, go.Figure]) -> str:
             result=result,
             verdict=result["trust"]["verdict"],
             policies=policy_grid(result),
+            ranks=ranks_grid(result),
             gates=gates_grid(result),
             measured=measured_grid(result),
             one_step=one_step_grid(result),

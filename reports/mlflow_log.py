@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from lodestar.data.workspace import Workspace
+from lodestar.reports.evidence_metrics import evidence_metrics
 from lodestar.reports.result import LATENCIES, QUANTILES, Policy, Result, read_result
 
 __all__ = ["EXPERIMENT", "log_replay"]
@@ -41,10 +42,9 @@ def log_replay(workspace: Workspace, replay_dir: Path, report_html: Path) -> str
         report_html: the file that `write_report` wrote.
     """
     result = read_result(replay_dir)
-    tags = {"estimand": result["estimand"], "verdict": result["trust"]["verdict"], "dataset": result["dataset"]}
     with _quiet():
         client = MlflowClient(tracking_uri=workspace.tracking_uri)
-        run = client.create_run(_experiment(client, workspace), run_name=replay_dir.name, tags=tags)
+        run = client.create_run(_experiment(client, workspace), run_name=replay_dir.name, tags=_tags(result))
         run_id: str = run.info.run_id
         client.log_batch(run_id, params=[Param(name, value) for name, value in _parameters(result).items()])
         now_ms = int(time.time() * 1000)
@@ -65,6 +65,20 @@ def _experiment(client: MlflowClient, workspace: Workspace) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=location.as_uri()))
 
 
+def _tags(result: Result) -> dict[str, str]:
+    """Say what the numbers claim, and for each policy whether they may be used and what must be known first."""
+    trust = result["trust"]
+    tags = {"estimand": result["estimand"], "dataset": result["dataset"], "verdict": trust["verdict"]}
+    if trust["reasons"]:
+        tags["reasons"] = "; ".join(trust["reasons"])
+    for policy in result["policies"]:
+        name = NOT_IN_METRIC_NAMES.sub("_", policy["policy"])
+        tags[f"{name}/verdict"] = trust["verdict"]
+        if policy.get("flags"):
+            tags[f"{name}/flags"] = "; ".join(policy["flags"])
+    return tags
+
+
 def _parameters(result: Result) -> dict[str, str]:
     engine = result["engine"]
     plain = {
@@ -77,6 +91,8 @@ def _parameters(result: Result) -> dict[str, str]:
         "engine/source": engine["source"],
         "engine/kv_capacity_tokens": engine["kv_capacity_tokens"],
     }
+    if window := result.get("window"):
+        plain |= {"warmup_ratio": window["warmup_ratio"], "requests_counted": window["requests"]}
     plain |= {f"slo/{name}": limit for name, limit in result["slo"].items()}
     plain |= {f"engine/{name}": value for name, value in engine["coefficients"].items()}
     return {name: str(value) for name, value in plain.items()}
@@ -88,6 +104,8 @@ def _metrics(result: Result) -> dict[str, float]:
         for policy in result["policies"]
         for name, value in _metrics_of(policy).items()
     }
+    named |= evidence_metrics(result)
+    named |= {f"{rank['policy']}/first_probability": rank["by_ttft_mean"][0] for rank in result.get("ranks", [])}
     return {NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in named.items()}
 
 
@@ -97,12 +115,18 @@ def _metrics_of(policy: Policy) -> dict[str, float]:
         found |= {f"{latency}_{quantile}": policy[latency][quantile] for quantile in QUANTILES}
         if policy["difference"] is not None:
             found[f"{latency}_difference"] = policy["difference"][latency]["mean"]
+    if policy["difference"] is not None and (tail := policy["difference"].get("ttft_ms_p99")):
+        found["ttft_ms_p99_difference"] = tail["value"]
+    if growth := policy.get("queue_growth"):
+        found["queue_growth_per_min"] = growth["requests_per_min"]
     found |= {
         "hit_ratio": policy["hit_ratio"],
         "router_hit_ratio": policy["router_hit_ratio"],
         "slo_attainment": policy["slo_attainment"],
         "inflight_imbalance": policy["inflight_imbalance"],
         "spread_over_seeds": policy["spread_over_seeds"],
+        "cancelled_ratio": policy.get("cancelled_ratio"),
+        "lost_ratio": policy.get("lost_ratio"),
     }
     return {name: value for name, value in found.items() if value is not None}
 

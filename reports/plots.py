@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from lodestar.data.schema import ARRIVED_AT_S, INSTANCE_INDEX, POLICY, TTFT_MS, WAITING_REQUESTS
+from lodestar.data.schema import ARRIVED_AT_S, INSTANCE_INDEX, POLICY, REQUEST_INDEX, TTFT_MS, WAITING_REQUESTS
 from lodestar.reports.canvas import LOG_AXIS, clock, dressed, finite, latency_title, policy_line
 from lodestar.reports.colours import INK, Look, looks
 from lodestar.reports.comparisons import calibration_figure, difference_figure, measured_figure
@@ -31,13 +31,15 @@ FEWEST_FOR_P90: Final = 10  # a P90 of fewer requests is their maximum under ano
 def replay_figures(result: Result, replay_dir: Path) -> dict[str, go.Figure]:
     """Return every figure that the files of a replay allow, by name, in the order of a report."""
     requests = pl.read_parquet(replay_dir / "requests.parquet")
+    window = result.get("window")
+    counted = requests.filter(pl.col(REQUEST_INDEX) >= (window["warmup_requests"] if window else 0))
     look = looks(policy["policy"] for policy in result["policies"])
     slo = result["slo"]
     figures: dict[str, go.Figure] = {}
     if any(policy["difference"] for policy in result["policies"]):
         figures |= {f"difference_{name}": difference_figure(result, name, look) for name in LATENCIES}
-    figures |= {f"cdf_{name}": cdf_figure(requests, name, look, slo.get(name)) for name in LATENCIES}
-    figures["ttft_over_time"] = ttft_over_time_figure(requests, look)
+    figures |= {f"cdf_{name}": cdf_figure(counted, name, look, slo.get(name)) for name in LATENCIES}
+    figures["ttft_over_time"] = ttft_over_time_figure(requests, look, window["from_s"] if window else 0.0)
     figures["queue"] = queue_figure(pl.read_parquet(replay_dir / "queue.parquet"), list(look))
     figures |= _calibrations(replay_dir / "calibration.parquet")
     if measured := result.get("measured"):
@@ -66,8 +68,8 @@ def cdf_figure(
     return figure
 
 
-def ttft_over_time_figure(requests: pl.DataFrame, look: dict[str, Look]) -> go.Figure:
-    """Draw mean and P90 TTFT of the requests that arrived in each of 60 equal spans of time."""
+def ttft_over_time_figure(requests: pl.DataFrame, look: dict[str, Look], warm_at_s: float = 0.0) -> go.Figure:
+    """Draw mean and P90 TTFT of the requests that arrived in each of 60 equal spans of time; shade the warm-up."""
     figure = dressed(make_subplots(2, 1, shared_xaxes=True, vertical_spacing=0.06), 460)
     last_s = float(finite(requests[ARRIVED_AT_S]).max())
     scale, unit = clock(last_s)
@@ -81,6 +83,8 @@ def ttft_over_time_figure(requests: pl.DataFrame, look: dict[str, Look]) -> go.F
     figure.update_xaxes(title={"text": f"arrival ({unit} after the first)"}, row=2, col=1)
     figure.update_yaxes(rangemode="tozero", tickformat=",")
     figure.update_layout(hovermode="x unified")
+    if warm_at_s > 0:
+        figure.add_vrect(0, warm_at_s / scale, fillcolor=INK, opacity=0.15, line_width=0, layer="below")
     return figure
 
 
@@ -119,13 +123,14 @@ def _calibrations(path: Path) -> dict[str, go.Figure]:
 def _ttft_by_span(requests: pl.DataFrame, last_s: float) -> pl.DataFrame:
     """Return time_s (middle of a span), mean and p90; empty spans are rows too, so that lines break there."""
     span_s = max(last_s, 1e-9) / TIME_BUCKETS
+    served = pl.col(TTFT_MS).fill_nan(None).drop_nulls()
     every = pl.DataFrame({"span": range(TIME_BUCKETS)}, schema={"span": pl.Int64})
     found = (
         requests.with_columns(span=(pl.col(ARRIVED_AT_S) / span_s).cast(pl.Int64).clip(0, TIME_BUCKETS - 1))
         .group_by("span")
         .agg(
-            mean=pl.col(TTFT_MS).mean(),
-            p90=pl.when(pl.len() >= FEWEST_FOR_P90).then(pl.col(TTFT_MS).quantile(0.9)),
+            mean=served.mean(),
+            p90=pl.when(served.len() >= FEWEST_FOR_P90).then(served.quantile(0.9)),
         )
     )
     joined = every.join(found, on="span", how="left").sort("span")

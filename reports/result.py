@@ -15,16 +15,23 @@ __all__ = [
     "Difference",
     "Engine",
     "Gate",
+    "Intervals",
     "Latency",
     "LatencyName",
     "MeanDifference",
     "Measured",
+    "MeasuredOrder",
     "OneStep",
     "Policy",
     "QuantileName",
     "Quantiles",
+    "QueueGrowth",
+    "Range",
+    "Rank",
     "Result",
+    "TailDifference",
     "Trust",
+    "Window",
     "latest_replay",
     "read_result",
 ]
@@ -57,17 +64,41 @@ class MeanDifference(TypedDict):
     ci95: list[float] | None
 
 
+class TailDifference(TypedDict):
+    """P99 of the policy minus P99 of the baseline, in ms."""
+
+    value: float | None
+    ci95: list[float] | None
+
+
 class Difference(TypedDict):
-    """How one policy differs from the baseline."""
+    """How one policy differs from the baseline; the intervals of all policies hold at once."""
 
     baseline: str
     ttft_ms: MeanDifference
+    ttft_ms_p99: NotRequired[TailDifference]
     tpot_ms: MeanDifference
     e2e_ms: MeanDifference
 
 
+class Range(TypedDict):
+    """The means of the seeds, in ms."""
+
+    min: float
+    median: float
+    max: float
+
+
+class QueueGrowth(TypedDict):
+    """How fast the requests in flight grow, and in how many seeds that is more than chance."""
+
+    requests_per_min: float
+    over_seeds: list[float]
+    growing_seeds: int
+
+
 class Policy(TypedDict):
-    """One policy, replayed."""
+    """One policy, replayed; `flags` are sentences that its numbers must not be read without."""
 
     policy: str
     ttft_ms: Latency
@@ -78,7 +109,41 @@ class Policy(TypedDict):
     slo_attainment: float
     inflight_imbalance: float
     spread_over_seeds: float | None
+    cancelled_ratio: NotRequired[float]
+    lost_ratio: NotRequired[float]
+    queue_growth: NotRequired[QueueGrowth | None]
+    unstable: NotRequired[bool]
+    path_dependent: NotRequired[bool]
+    over_seeds: NotRequired[dict[LatencyName, Range | None]]
+    flags: NotRequired[list[str]]
     difference: Difference | None
+
+
+class Window(TypedDict):
+    """Which requests the numbers are over."""
+
+    warmup_ratio: float
+    warmup_requests: int
+    requests: int
+    from_s: float
+    why: str
+
+
+class Intervals(TypedDict):
+    """What the intervals are drawn from."""
+
+    draws: int
+    blocks: int
+    block_requests: int
+    how: str
+
+
+class Rank(TypedDict):
+    """How probable each rank of one policy is, from the first to the last."""
+
+    policy: str
+    by_ttft_mean: list[float]
+    first_by_ttft_p99: float
 
 
 class Gate(TypedDict):
@@ -88,6 +153,8 @@ class Gate(TypedDict):
     value: float | None
     limit: float | None
     passed: bool
+    noise_floor: NotRequired[float | None]
+    why: NotRequired[str]
 
 
 class Trust(TypedDict):
@@ -96,6 +163,7 @@ class Trust(TypedDict):
     verdict: str
     reasons: list[str]
     gates: list[Gate]
+    notes: NotRequired[list[str]]
 
 
 class OneStep(TypedDict):
@@ -112,14 +180,40 @@ class OneStep(TypedDict):
 
 
 class Measured(TypedDict):
-    """One policy, replayed, beside what was measured in another dataset of the same traffic."""
+    """One policy, replayed, beside what was measured in another dataset of the same traffic.
+
+    Hit ratios are the routers' belief of the instances they chose; `predicted_one_run95_ms` is where one further run of
+    the replay falls.
+    """
 
     policy: str
     measured_dataset: str
+    requests: NotRequired[int]
     ttft_ms: Quantiles
     predicted_ttft_ms: Quantiles
-    error_mean: float
-    error_p99: float
+    predicted_one_run95_ms: NotRequired[dict[QuantileName, list[float] | None]]
+    error_mean: float | None
+    error_p50: NotRequired[float | None]
+    error_p90: NotRequired[float | None]
+    error_p99: float | None
+    router_hit_ratio: NotRequired[float | None]
+    predicted_router_hit_ratio: NotRequired[float | None]
+    predicted_hit_ratio: NotRequired[float | None]
+    unanswered_ratio: NotRequired[float]
+    one_step_snips_ms: NotRequired[float | None]
+    one_step_snips_error: NotRequired[float | None]
+
+
+class MeasuredOrder(TypedDict):
+    """The arms by mean TTFT, slowest first, as they were measured and as their own choices were replayed."""
+
+    measured: list[str]
+    predicted: list[str]
+    measured_ms: dict[str, float]
+    predicted_ms: dict[str, float]
+    requests: int
+    right: bool
+    wrong_pairs: list[list[str]]
 
 
 class Engine(TypedDict):
@@ -149,10 +243,14 @@ class Result(TypedDict):
     engine: Engine
     inferred: dict[str, str]
     trust: Trust
+    window: NotRequired[Window]
+    intervals: NotRequired[Intervals]
     policies: list[Policy]
+    ranks: NotRequired[list[Rank]]
     one_step: list[OneStep]
     one_step_note: str | None
     measured: NotRequired[list[Measured]]
+    measured_order: NotRequired[MeasuredOrder | None]
     model: NotRequired[dict[str, object] | None]
 
 

@@ -16,6 +16,7 @@ from lodestar.reports.evidence import gates_grid, measured_grid, one_step_grid
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
+from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result
 
 __all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdict_text"]
@@ -29,6 +30,8 @@ VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold wh
 def replay_tables(result: Result) -> RenderableType:
     """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
     parts: list[RenderableType] = [_heading(result), verdict_text(result), policies_table(result)]
+    if result.get("ranks"):
+        parts.append(grid_table(ranks_grid(result)))
     if result.get("measured"):
         parts.append(grid_table(measured_grid(result)))
     if result["trust"]["gates"]:
@@ -81,14 +84,9 @@ class _GridTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         roomy = options.max_width >= WIDE_COLUMNS or len(self.grid.columns) <= FEW_COLUMNS
-        names = 28 if roomy else 14
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for column in self.grid.columns:
-            table.add_column(_header(column), justify="left" if column.left else "right", no_wrap=not column.left)
-        for row in self.grid.rows:
-            table.add_row(*(_drawn(cell, names) for cell in row))
         yield Text(f"{self.grid.title}\n", style="bold")
-        yield table
+        yield _table(self.grid, names=28 if roomy else 14)
+        yield from (Text(warning, style="yellow") for warning in self.grid.warnings)
         yield from (Text(note, style="dim") for note in self.grid.notes)
         yield Text()
 
@@ -98,12 +96,24 @@ class _PolicyTables:
     result: Result
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if options.max_width >= WIDE_COLUMNS:
-            yield grid_table(policy_grid(self.result, WIDE))
+        whole = policy_grid(self.result, WIDE)
+        needed = console.measure(_table(whole, names=28), options=options.update(max_width=10 * WIDE_COLUMNS)).maximum
+        if options.max_width >= max(WIDE_COLUMNS, needed):
+            yield grid_table(whole)
             return
         first, second = (policy_grid(self.result, columns) for columns in NARROW)
         yield grid_table(Grid(first.title, first.columns))
-        yield grid_table(Grid("The same replay: TPOT, E2E, cache and SLO", second.columns, second.notes))
+        title = f"The same replay, {self.result['trust']['verdict']}: TPOT, E2E, cache and SLO"
+        yield grid_table(Grid(title, second.columns, second.notes, second.warnings))
+
+
+def _table(grid: Grid, names: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in grid.columns:
+        table.add_column(_header(column), justify="left" if column.left else "right", no_wrap=not column.left)
+    for row in grid.rows:
+        table.add_row(*(_drawn(cell, names) for cell in row))
+    return table
 
 
 def _heading(result: Result) -> Text:

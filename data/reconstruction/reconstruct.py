@@ -38,7 +38,7 @@ def workload_of(log: RequestLog, seed: int = 0, arms: Sequence[RequestLog] = ())
     output_tokens, lengths = infer_output_tokens(log)
     arrived_at_s, arrivals = _arrivals(log)
     block_ids, block_offsets, block_tokens, blocks = _blocks(log, arms)
-    told = tuple(found for found in (lengths, arrivals, blocks) if found)
+    told = (*log.found, *(found for found in (lengths, arrivals, blocks) if found))
     return Workload(
         arrived_at_s=arrived_at_s,
         prompt_tokens=log.prompt_tokens,

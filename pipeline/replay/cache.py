@@ -8,7 +8,7 @@ always taken and returned together.
 
 from __future__ import annotations
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.state import Instance, Request, State
 
 __all__ = ["admit", "clear", "grow", "release"]
@@ -126,7 +126,7 @@ def _hold_path(state: State, request: Request, instance: Instance, j: int) -> in
     return missing
 
 
-@jit_inner
+@jit_part
 def release(state: State, i: int, j: int, computed_tokens: int, reserved_tokens: int) -> None:
     """Take back what request i holds, deepest first; what it computed stays cached where the engine caches prefixes.
 
@@ -164,7 +164,7 @@ def release(state: State, i: int, j: int, computed_tokens: int, reserved_tokens:
                 _append_idle(state, instance, j * nodes + node)
 
 
-@jit_inner
+@jit_part
 def clear(state: State, j: int) -> None:
     """Forget all that nobody holds, as an engine that starts anew."""
     instance = state.instances[j]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Outcome:
         queue_ms: in the engine, before its first step.
         preemptions: how often it gave its blocks back and was computed again.
         retries: how often it was routed again because its instance failed.
-        snapshots: what the router saw, shape (n / every, m, fields), or (0, m, fields) when not recorded.
+        snapshots: what the router saw for each recorded request, shape (k, m, fields), k = 0 when none was.
         imbalance: in-flight requests of the fullest instance above the mean, averaged over decisions.
     """
 
@@ -88,7 +88,7 @@ class Cluster:
     engines: list[EngineModel]
     workload: Workload
     tree: PrefixTree
-    view: RouterView = RouterView()
+    view: RouterView = field(default_factory=RouterView)
     events: tuple[Event, ...] = ()
     on_failure: str = "retry"
 
@@ -138,8 +138,7 @@ class Cluster:
         *,
         forced: Ints | None = None,
         seed: int = 0,
-        record: bool = False,
-        every: int = 1,
+        record: bool | range = False,
         single_steps: bool = False,
     ) -> Outcome:
         """Run the workload under `policy`, or with the `forced` instance of each request.
@@ -151,13 +150,12 @@ class Cluster:
             policy: a compiled one, or one in plain Python, which is much slower; random, if none.
             forced: instance of each request; where it is not a candidate at that moment, the policy decides.
             seed: of the policy's draws and of the engines' noise.
-            record: whether to keep what the router saw.
-            every: of which requests.
+            record: whether to keep what the router saw, or for which requests.
             single_steps: take every decode step by itself; the results are the same.
         """
-        rows = -(-len(self.workload) // every) if record else 0
-        snapshots = np.full((rows, len(self.engines), len(schema.SNAPSHOT_FIELDS)), np.nan)
-        return _outcome(self.final_state(policy, forced, seed, snapshots, every, single_steps), snapshots)
+        rows = record if isinstance(record, range) else range(len(self.workload) if record else 0)
+        snapshots = np.full((len(rows), len(self.engines), len(schema.SNAPSHOT_FIELDS)), np.nan)
+        return _outcome(self.final_state(policy, forced, seed, snapshots, rows, single_steps), snapshots)
 
     def final_state(
         self,
@@ -165,23 +163,34 @@ class Cluster:
         forced: Ints | None,
         seed: int,
         snapshots: Floats,
-        every: int,
+        rows: range,
         single_steps: bool = False,
     ) -> State:
         """Run as `replay` does, and return all that is left of the run."""
         m = len(self.engines)
         uniform, state = self._begin(seed, single_steps)
         snapshot = np.empty((m, len(schema.SNAPSHOT_FIELDS)))
-        compiled = policy if policy is not None and hasattr(policy, "rule") else RandomChoice()
+        asked = None if policy is None or hasattr(policy, "rule") else policy
+        compiled = cast("Policy", policy) if asked is None and policy is not None else RandomChoice()
         to = np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64)
-        settings = (compiled.rule, compiled.parameters(), to, uniform, snapshot, np.empty(m), snapshots, every)
-        if policy is None or policy is compiled:
+        settings = (
+            compiled.rule,
+            compiled.parameters(),
+            to,
+            uniform,
+            snapshot,
+            np.empty(m),
+            snapshots,
+            rows.start,
+            rows.step,
+        )
+        if asked is None:
             run(state, *settings, COMPILED, 0)
             return state
-        policy.start(self.workload, snapshot, seed)
+        asked.start(self.workload, snapshot, seed)
         i = run(state, *settings, ASK, 0)
         while i >= 0:
-            i = run(state, *settings, i, policy.decide(i))
+            i = run(state, *settings, i, asked.decide(i))
         return state
 
     def _begin(self, seed: int, single_steps: bool) -> tuple[Floats, State]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.state import Instance, State
 
 __all__ = ["blocks_needed", "generated", "join", "leave", "run_end_s", "steps_done", "steps_that_fit"]
@@ -67,7 +67,7 @@ def join(state: State, i: int, j: int) -> None:
     instance.batch_changed = True
 
 
-@jit_inner
+@jit_part
 def leave(state: State, at: int, j: int) -> int:
     """Take the request at place `at` of the heap out of the batch and return it; place 0 finishes first."""
     instance, heap = state.instances[j], state.decoding[j]
@@ -87,7 +87,7 @@ def leave(state: State, at: int, j: int) -> int:
     return int(i)
 
 
-@jit_inner
+@jit_part
 def blocks_needed(state: State, j: int, steps: int) -> int:
     """Return the blocks that the batch takes in its next `steps` decode steps."""
     instance = state.instances[j]
@@ -101,7 +101,7 @@ def blocks_needed(state: State, j: int, steps: int) -> int:
     return int(needed)
 
 
-@jit_inner
+@jit_part
 def steps_that_fit(state: State, j: int, steps: int) -> int:
     """Return how many of the next `steps` decode steps the cache has blocks for."""
     instance = state.instances[j]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.cache import admit, grow, release
 from lodestar.pipeline.replay.decoding import (
     blocks_needed,
@@ -30,7 +30,7 @@ from lodestar.pipeline.replay.state import OK, Instance, State
 __all__ = ["advance", "cut_run"]
 
 
-@jit_inner
+@jit_part
 def advance(state: State, j: int, now_s: float) -> None:
     """Run instance j up to now: what ends or joins by then is booked; a step that begins at this instant is not yet."""
     instance = state.instances[j]
@@ -70,7 +70,7 @@ def _arrive(state: State, j: int, now_s: float) -> None:
         cut_run(instance, now_s)
 
 
-@jit_inner
+@jit_part
 def cut_run(instance: Instance, now_s: float) -> None:
     """End a run of decode steps with the step in flight, or now where one ends just now."""
     if instance.between or instance.run_chunk > 0 or instance.run_steps <= 1:
@@ -190,7 +190,7 @@ def _admit_next(state: State, j: int, budget: int, chunk: int) -> bool:
     return True
 
 
-@jit_inner
+@jit_part
 def _preempt(state: State, j: int) -> None:
     """Send the request that was admitted last, or has the lowest priority, back to the queue, without its blocks."""
     instance = state.instances[j]
@@ -287,7 +287,7 @@ def _finish_request(state: State, i: int, j: int, now_s: float) -> None:
     release(state, i, j, tokens, tokens)
 
 
-@jit_inner
+@jit_part
 def _abort(state: State, j: int) -> None:
     """End the running requests whose clients have left."""
     instance = state.instances[j]

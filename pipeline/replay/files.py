@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 
 from lodestar.data import schema
-from lodestar.data.log import Workload
+from lodestar.data.log import Floats, Workload
 from lodestar.data.workspace import Workspace
 from lodestar.pipeline.replay.cluster import Outcome
+from lodestar.pipeline.replay.sweep import sweep_frame
 
 __all__ = ["write_replay"]
 
@@ -23,16 +24,22 @@ def write_replay(
     document: dict[str, Any],
     workload: Workload,
     outcomes: dict[str, list[Outcome]],
+    recorded: range,
     calibration: pl.DataFrame | None,
 ) -> Path:
-    """Write a directory named by time and dataset; the first seed of each policy goes into the frames."""
+    """Write a directory named by time and dataset; the first seed of each policy goes into the frames.
+
+    `recorded` are the requests that the router's view was recorded for.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     directory = workspace.replays / f"{stamp}-{document['dataset']}"
     directory.mkdir(parents=True)
     requests = [_request_rows(name, runs[0], workload) for name, runs in outcomes.items()]
     pl.concat(requests).write_parquet(directory / "requests.parquet")
-    queues = [_queue_rows(name, runs[0], workload) for name, runs in outcomes.items()]
+    queues = [_queue_rows(name, runs[0], workload.arrived_at_s[recorded]) for name, runs in outcomes.items()]
     pl.concat(queues).write_parquet(directory / "queue.parquet")
+    if "sweep" in document:
+        sweep_frame(document["sweep"]).write_parquet(directory / "sweep.parquet")
     if calibration is not None:
         calibration.write_parquet(directory / "calibration.parquet")
     # Last, so that a directory with a document is complete.
@@ -56,14 +63,14 @@ def _request_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataF
     )
 
 
-def _queue_rows(policy: str, outcome: Outcome, workload: Workload) -> pl.DataFrame:
+def _queue_rows(policy: str, outcome: Outcome, arrived_at_s: Floats) -> pl.DataFrame:
     n, m, _ = outcome.snapshots.shape
     waiting = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.WAITING_REQUESTS)]
     running = outcome.snapshots[:, :, schema.SNAPSHOT_FIELDS.index(schema.RUNNING_REQUESTS)]
     return pl.DataFrame(
         {
             schema.POLICY: policy,
-            "time_s": np.repeat(workload.arrived_at_s, m),
+            "time_s": np.repeat(arrived_at_s, m),
             schema.INSTANCE_INDEX: np.tile(np.arange(m), n),
             schema.WAITING_REQUESTS: waiting.ravel(),
             schema.RUNNING_REQUESTS: running.ravel(),

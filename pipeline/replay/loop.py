@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema
-from lodestar.data.jit import jit_as, jit_inner
+from lodestar.data.jit import jit_as, jit_inner, jit_part
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.engine import advance
@@ -44,7 +44,7 @@ _STATE = _state_type()
 _SNAPSHOT = numba.float64[:, ::1]
 
 
-@jit_inner
+@jit_part
 def _next_decision(state: State, snapshot: Floats) -> int:
     """Go on to the next request to decide on and observe for it; at the end of the workload, finish and return -1."""
     clock = state.clock[0]
@@ -77,7 +77,7 @@ def _next_decision(state: State, snapshot: Floats) -> int:
     return -1
 
 
-@jit_inner
+@jit_part
 def _change_before(state: State, until_s: float) -> bool:
     """Let the next instance change or client leave, if that comes first; say whether one did."""
     clock = state.clock[0]
@@ -123,6 +123,16 @@ def _send(state: State, i: int, chosen: int, snapshot: Floats) -> None:
     dispatch(state, i, chosen, snapshot[chosen, _HIT])
 
 
+@jit_inner
+def _record(snapshot: Floats, snapshots: Floats, after: int, every: int) -> None:
+    """Keep a snapshot, if it is one of those to keep."""
+    if after < 0 or after >= len(snapshots) * every or after % every != 0:
+        return
+    for j in range(snapshot.shape[0]):
+        for field in range(snapshot.shape[1]):
+            snapshots[after // every, j, field] = snapshot[j, field]
+
+
 @jit_as(
     numba.int64(
         _STATE,
@@ -133,6 +143,7 @@ def _send(state: State, i: int, chosen: int, snapshot: Floats) -> None:
         _SNAPSHOT,
         numba.float64[::1],
         numba.float64[:, :, ::1],
+        numba.int64,
         numba.int64,
         numba.int64,
         numba.int64,
@@ -147,6 +158,7 @@ def run(
     snapshot: Floats,
     probability: Floats,
     snapshots: Floats,
+    first: int,
     every: int,
     observed: int,
     chosen: int,
@@ -164,7 +176,8 @@ def run(
         uniform: one number in [0, 1) a request, for the draw; a second try of a request has a number of its own.
         snapshot: room for what the router sees, shape (m, fields).
         probability: room for the rule's answer, shape (m,).
-        snapshots: what it saw for every `every`-th request, shape (n / every, m, fields), or (0, m, fields).
+        snapshots: room for what it saw for request `first`, and every `every`-th after that, shape (k, m, fields).
+        first: see `snapshots`.
         every: see `snapshots`.
         observed: COMPILED to ask `rule`; ASK to return the first request; then the request that `chosen` is for.
         chosen: see `observed`.
@@ -173,10 +186,7 @@ def run(
         _send(state, observed, chosen, snapshot)
     i = _next_decision(state, snapshot)
     while i >= 0:
-        if len(snapshots) > 0 and i % every == 0:
-            for j in range(snapshot.shape[0]):
-                for field in range(snapshot.shape[1]):
-                    snapshots[i // every, j, field] = snapshot[j, field]
+        _record(snapshot, snapshots, i - first, every)
         if observed != COMPILED:
             return i
         if len(forced) > 0 and state.instances[forced[i]].candidate:

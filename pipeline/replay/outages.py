@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_part
 from lodestar.pipeline.replay.cache import clear
-from lodestar.pipeline.replay.decoding import generated, leave
+from lodestar.pipeline.replay.decoding import leave
 from lodestar.pipeline.replay.engine import advance, cut_run
 from lodestar.pipeline.replay.prefix_index import forget_instance
 from lodestar.pipeline.replay.queueing import drop_incoming, drop_waiting
@@ -18,7 +18,7 @@ __all__ = ["apply_change", "cancel", "lose"]
 _FAIL, _JOIN, _LEAVE = 0, 1, 2
 
 
-@jit_inner
+@jit_part
 def cancel(state: State, i: int, now_s: float) -> None:
     """End request i because its client has left: at once where it waits, with the step in flight where it runs."""
     request, j = state.requests[i], state.requests[i].instance
@@ -42,7 +42,7 @@ def cancel(state: State, i: int, now_s: float) -> None:
         cut_run(instance, now_s)
 
 
-@jit_inner
+@jit_part
 def _stop_counting(request: Request, instance: Instance, now_s: float) -> None:
     """Take a request out of the gateway's counters before it is answered."""
     if request.heard == 0:
@@ -54,7 +54,7 @@ def _stop_counting(request: Request, instance: Instance, now_s: float) -> None:
         request.first_token_s = np.nan
 
 
-@jit_inner
+@jit_part
 def lose(state: State, i: int) -> None:
     """End request i without an answer."""
     request = state.requests[i]
@@ -62,7 +62,7 @@ def lose(state: State, i: int) -> None:
     request.finished_s = np.nan
 
 
-@jit_inner
+@jit_part
 def apply_change(state: State, kind: int, j: int, factor: float, now_s: float) -> None:
     """Let instance j fail, join, leave or slow down."""
     instance = state.instances[j]
@@ -83,7 +83,7 @@ def apply_change(state: State, kind: int, j: int, factor: float, now_s: float) -
         instance.batch_changed = True
 
 
-@jit_inner
+@jit_part
 def _fail(state: State, j: int, now_s: float) -> None:
     """Drop all that instance j was doing, and its cache; its requests are routed again, or lost."""
     instance = state.instances[j]
@@ -114,7 +114,7 @@ def _fail(state: State, j: int, now_s: float) -> None:
         state.scraped[j, field] = np.nan
 
 
-@jit_inner
+@jit_part
 def _let_go(state: State, i: int, j: int) -> None:
     """Empty the slots that a running request holds."""
     nodes = state.node_blocks.shape[1]
@@ -127,7 +127,7 @@ def _let_go(state: State, i: int, j: int) -> None:
         slot.cached_blocks = 0
 
 
-@jit_inner
+@jit_part
 def _give_up(state: State, i: int, now_s: float) -> None:
     """Queue a request of a failed instance for another try, or lose it."""
     request, clock = state.requests[i], state.clock[0]
@@ -149,7 +149,7 @@ def _give_up(state: State, i: int, now_s: float) -> None:
     clock.retry_tail += 1
 
 
-@jit_inner
+@jit_part
 def _sort_retries(state: State, first: int) -> None:
     """Route them again in the order in which they first came."""
     for at in range(first + 1, state.clock[0].retry_tail):
@@ -160,7 +160,7 @@ def _sort_retries(state: State, first: int) -> None:
         state.retry[to] = i
 
 
-@jit_inner
+@jit_part
 def _reset(instance: Instance) -> None:
     instance.present = False
     instance.candidate = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.state import Request, State
 
 __all__ = ["believed_hit", "enter", "forget_instance"]
@@ -69,7 +69,7 @@ def _append(state: State, entry: int, size: int, shelf: int) -> None:
     instance.index_blocks += size
 
 
-@jit_inner
+@jit_part
 def _forget(state: State, shelf: int) -> None:
     """Drop what is too old, and the oldest entries as long as there are too many."""
     clock, instance, instances = state.clock[0], state.instances[shelf], len(state.instances)
@@ -87,7 +87,7 @@ def _forget(state: State, shelf: int) -> None:
             instance.index_blocks -= state.index_size[at]
 
 
-@jit_inner
+@jit_part
 def forget_instance(state: State, j: int) -> None:
     """Drop the prefixes of an instance that is gone; what no other request shares ages out by itself."""
     shelf = j if state.clock[0].index_per_instance else 0

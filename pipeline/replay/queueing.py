@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.state import State
 
 __all__ = ["drop_incoming", "drop_waiting", "put_back", "send", "take_incoming"]
@@ -46,7 +46,7 @@ def _enqueue(state: State, i: int, j: int) -> None:
     instance.last_waiting = i
 
 
-@jit_inner
+@jit_part
 def _insert(state: State, i: int, j: int) -> None:
     """Put request i behind all that go before it: lower priority value, or the same and an earlier arrival."""
     instance, request = state.instances[j], state.requests[i]
@@ -64,7 +64,7 @@ def _insert(state: State, i: int, j: int) -> None:
         instance.last_waiting = i
 
 
-@jit_inner
+@jit_part
 def put_back(state: State, i: int, j: int) -> None:
     """Return a preempted request to the queue: to its head, or by priority to its place."""
     instance = state.instances[j]
@@ -76,7 +76,7 @@ def put_back(state: State, i: int, j: int) -> None:
     instance.waiting += 1
 
 
-@jit_inner
+@jit_part
 def drop_waiting(state: State, i: int, j: int) -> bool:
     """Take request i out of the queue, if it is there."""
     instance = state.instances[j]
@@ -96,7 +96,7 @@ def drop_waiting(state: State, i: int, j: int) -> bool:
     return True
 
 
-@jit_inner
+@jit_part
 def drop_incoming(state: State, i: int, j: int) -> bool:
     """Take request i off its way to the instance, if it is there."""
     instance = state.instances[j]

@@ -2,39 +2,190 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from lodestar.data import schema
+from lodestar.data.errors import ConfigError
 from lodestar.data.log import RequestLog
+from lodestar.data.native_write import decision_records
+from lodestar.data.record_files import write_records
+from lodestar.features.definitions import FEATURES, candidate_features
+from lodestar.models.scorer import score
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.policies.contract import Policy, probabilities
+from lodestar.pipeline.replay.endings import CANCELLED, LOST, status_of
+from lodestar.pipeline.replay.parallel import AnyPolicy, Run, replay_one
+from lodestar.pipeline.replay.policies.contract import probabilities
+from lodestar.pipeline.replay.policies.learned import Learned
+from lodestar.pipeline.replay.python_policy import PythonPolicy
 
-__all__ = ["recorded_log"]
+__all__ = ["Names", "record_replay", "recorded_log"]
+
+Floats = NDArray[np.float64]
+
+SNAPSHOTS_AT_ONCE: Final = 1 << 26  # numbers of one replay's snapshots in memory: 512 MB
+CANDIDATES_AT_ONCE: Final = 400_000  # of the records in memory
+_STATUS: Final = {0: "ok", CANCELLED: "cancelled", LOST: "error"}
 
 
-def recorded_log(dataset: str, cluster: Cluster, policy: Policy, outcome: Outcome) -> RequestLog:
-    """Turn a recorded run into a request log with every candidate and its probability."""
-    workload, n, m = cluster.workload, len(cluster.workload), len(cluster.engines)
-    probability = probabilities(policy, workload.prompt_tokens.astype(np.float64), outcome.snapshots)
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What requests and instances are called in the records, so that they can be joined to those of the log replayed.
+
+    Attributes:
+        requests: one for each request, all different; None: their place in the workload.
+        instances: one for each instance; None: instance-00, instance-01, …
+    """
+
+    requests: Sequence[str] | None = None
+    instances: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, log: RequestLog, instances: int) -> Names:
+        """Take a log's own names where they fit."""
+        distinct = len(set(log.request_id)) == len(log)
+        return cls(log.request_id if distinct else None, log.instances if len(log.instances) == instances else None)
+
+
+def record_replay(path: Path, cluster: Cluster, policy: AnyPolicy, seed: int, names: Names | None = None) -> None:
+    """Write the decision log of one replay.
+
+    Of every request: the candidates with what the router knew of each, score and probability, the choice, the outcome.
+    A policy in plain Python gives no probabilities, and one without a model no scores. A request that was routed again
+    has its last decision; one that was lost has status 'error'.
+
+    Where the snapshots of all requests are more than `SNAPSHOTS_AT_ONCE`, the replay is done again for each part, which
+    gives the same.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.parent}: {error.strerror}; expected a place that can be written. Name another one"
+        ) from error
+    write_records(path, _records(cluster, policy, seed, names or Names()))
+
+
+def recorded_log(
+    dataset: str,
+    cluster: Cluster,
+    policy: AnyPolicy,
+    outcome: Outcome,
+    rows: range | None = None,
+    first: int = 0,
+    names: Names | None = None,
+) -> RequestLog:
+    """Turn a recorded run into a request log with every candidate and its probability.
+
+    Args:
+        dataset: its name.
+        cluster: what was replayed.
+        policy: what decided.
+        outcome: what came of it, with what the router saw.
+        rows: the requests to turn; None: all.
+        first: the request that the first recorded snapshot is of.
+        names: of requests and instances.
+    """
+    workload, m, names = cluster.workload, len(cluster.engines), names or Names()
+    rows = rows or range(len(workload))
+    part = slice(rows.start, rows.stop)
+    seen = outcome.snapshots[rows.start - first : rows.stop - first]
+    chosen = np.asarray(outcome.instance[part], dtype=np.int64)
+    candidate = ~np.isnan(seen).all(axis=2) & (chosen >= 0)[:, None]
+    probability = _probabilities(policy, workload.prompt_tokens[part], seen, candidate)
+    propensity = np.where(chosen >= 0, probability[np.arange(len(rows)), chosen], np.nan)
+    offsets = workload.block_offsets[rows.start : rows.stop + 1]
     return RequestLog(
         dataset=dataset,
-        instances=[f"instance-{j:02d}" for j in range(m)],
-        request_id=[str(i) for i in range(n)],
-        arrived_at_s=workload.arrived_at_s,
-        prompt_tokens=workload.prompt_tokens,
-        output_tokens=workload.output_tokens,
-        chosen=outcome.instance,
-        propensity=probability[np.arange(n), outcome.instance],
+        instances=list(names.instances or (f"instance-{j:02d}" for j in range(m))),
+        request_id=list(names.requests[part] if names.requests else map(str, rows)),
+        arrived_at_s=workload.arrived_at_s[part],
+        prompt_tokens=workload.prompt_tokens[part],
+        output_tokens=workload.output_tokens[part],
+        chosen=chosen,
+        propensity=propensity,
         policy=policy.name,
-        candidate=np.ones((n, m), dtype=np.bool_),
-        snapshot={
-            name: np.ascontiguousarray(outcome.snapshots[:, :, k]) for k, name in enumerate(schema.SNAPSHOT_FIELDS)
-        },
+        candidate=candidate,
+        snapshot={name: np.ascontiguousarray(seen[:, :, k]) for k, name in enumerate(schema.SNAPSHOT_FIELDS)},
         probability=probability,
-        ttft_ms=outcome.ttft_ms,
-        tpot_ms=outcome.tpot_ms,
-        e2e_ms=outcome.e2e_ms,
-        block_ids=workload.block_ids,
-        block_offsets=workload.block_offsets,
+        ttft_ms=outcome.ttft_ms[part],
+        tpot_ms=outcome.tpot_ms[part],
+        e2e_ms=outcome.e2e_ms[part],
+        block_ids=workload.block_ids[offsets[0] : offsets[-1]],
+        block_offsets=offsets - offsets[0],
         block_tokens=workload.block_tokens,
+        phases={schema.QUEUE_MS: outcome.queue_ms[part]},
     )
+
+
+def _records(cluster: Cluster, policy: AnyPolicy, seed: int, names: Names) -> Iterator[pl.DataFrame]:
+    """Replay as often as memory asks for, and make records of a part at a time."""
+    n, m = len(cluster.workload), len(cluster.engines)
+    instance = None
+    for window in _parts(range(n), SNAPSHOTS_AT_ONCE // (m * len(schema.SNAPSHOT_FIELDS))):
+        outcome = replay_one(Run(cluster, policy, seed, record=window))
+        if instance is not None and not np.array_equal(instance, outcome.instance):
+            raise ConfigError(
+                f"--policy {policy.name} chose otherwise when the same replay was done again; expected a policy that "
+                "draws from rng alone. Correct it"
+            )
+        instance = outcome.instance
+        first = 0 if len(outcome.snapshots) == n else window.start
+        for rows in _parts(window, CANDIDATES_AT_ONCE // m):
+            log = recorded_log("", cluster, policy, outcome, rows, first, names)
+            yield decision_records(log, _beside(cluster, outcome, rows), _scores(policy, log), every_field=True)
+
+
+def _parts(rows: range, size: int) -> Iterator[range]:
+    for first in range(rows.start, rows.stop, max(1, size)):
+        yield range(first, min(first + max(1, size), rows.stop))
+
+
+def _probabilities(
+    policy: AnyPolicy, prompt_tokens: NDArray[np.int64], seen: Floats, candidate: NDArray[np.bool_]
+) -> Floats:
+    if isinstance(policy, PythonPolicy):
+        return np.full(candidate.shape, np.nan)
+    return probabilities(policy, prompt_tokens.astype(np.float64), seen)
+
+
+def _scores(policy: AnyPolicy, log: RequestLog) -> Floats | None:
+    """Return what the learned policy minimises: the predicted TTFT of every candidate; None for other policies."""
+    if not isinstance(policy, Learned):
+        return None
+    seen = np.stack([log.snapshot[name] for name in schema.SNAPSHOT_FIELDS], axis=-1)
+    scores = np.empty(log.candidate.shape)
+    features = np.empty((len(log.instances), len(FEATURES)))
+    for i in range(len(log)):
+        candidate_features(float(log.prompt_tokens[i]), seen[i], features)
+        score(features, policy.scorer, scores[i])
+    return scores
+
+
+def _beside(cluster: Cluster, outcome: Outcome, rows: range) -> pl.DataFrame:
+    """Return how old the snapshots were, what the engine found in its cache, and how each request ended."""
+    part = slice(rows.start, rows.stop)
+    started = ~np.isnan(outcome.ttft_ms[part])
+    return pl.DataFrame(
+        {
+            schema.SNAPSHOT_AGE_MS: pl.Series(_snapshot_age_ms(cluster, outcome)[part]).fill_nan(None),
+            schema.CACHED_TOKENS: pl.Series(outcome.cached_tokens[part]).set(pl.Series(~started), None),
+            schema.STATUS: pl.Series(status_of(outcome)[part]).replace_strict(_STATUS, return_dtype=pl.String),
+        }
+    )
+
+
+def _snapshot_age_ms(cluster: Cluster, outcome: Outcome) -> Floats:
+    """Return how long before the decision the engines' metrics were read; NaN for a request that was routed again."""
+    arrived_at_s = cluster.workload.arrived_at_s
+    interval_s = cluster.view.scrape_interval_ms / 1e3
+    age_s = (
+        arrived_at_s - np.floor(arrived_at_s / interval_s) * interval_s if interval_s else np.zeros(len(arrived_at_s))
+    )
+    return np.where(outcome.retries == 0, age_s * 1e3, np.nan)

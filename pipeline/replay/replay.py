@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,98 +12,43 @@ from typing import Any, Final
 
 import numpy as np
 
-from lodestar.data.errors import ConfigError
 from lodestar.data.log import Floats, RequestLog, Workload
-from lodestar.data.reconstruction.arms import arms_of
+from lodestar.data.reconstruction.arms import arms_of, measured_arms_of
+from lodestar.data.reconstruction.arrivals_from import joined_arrivals
 from lodestar.data.reconstruction.reconstruct import propensity_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
-from lodestar.models.engine import EngineModel
 from lodestar.models.latency import LatencyModel
-from lodestar.pipeline.replay.calibrate import (
-    FEWEST_REQUESTS,
-    TRAINING_SHARE,
-    Calibration,
-    calibrate,
-    can_calibrate,
-    usable_requests,
-)
+from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, can_calibrate, usable_requests
+from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
+from lodestar.pipeline.replay.carried import carry_calibration
+from lodestar.pipeline.replay.chosen_engines import DEFAULT_INSTANCES, Engines, engines_of
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
+from lodestar.pipeline.replay.cluster_spec import ClusterSpec
 from lodestar.pipeline.replay.files import write_replay
-from lodestar.pipeline.replay.measured import measured_rows
+from lodestar.pipeline.replay.measured import compare_measured
 from lodestar.pipeline.replay.one_step import one_step
+from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper, Run, mapper, replay_all, replay_one
 from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
 from lodestar.pipeline.replay.policies.contract import Policy
-from lodestar.pipeline.replay.summary import Slo, compare, summarise
+from lodestar.pipeline.replay.policy_file import is_python_policy, load_python_policy
+from lodestar.pipeline.replay.python_policy import PythonPolicy
+from lodestar.pipeline.replay.record import Names, record_replay
+from lodestar.pipeline.replay.record_targets import Target, record_targets
+from lodestar.pipeline.replay.settings import Settings
+from lodestar.pipeline.replay.summary import summary
+from lodestar.pipeline.replay.sweep import sweep
 from lodestar.pipeline.replay.trust import Trust, judge, unjudged
+from lodestar.pipeline.replay.view import RouterView
+from lodestar.pipeline.replay.window import window_of
 
 __all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
 
 ESTIMAND: Final = "closed-loop, replayed"
-DEFAULT_INSTANCES: Final = 8
-DEFAULT_ENGINE: Final = "h100-llama-3.1-8b"
+#: Of the queues over time, so many points are drawn.
+_QUEUE_POINTS: Final = 2000
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to replay, and how often.
-
-    Attributes:
-        policies: names, the first is the baseline unless another is named.
-        seeds: replays of each policy.
-        seed: the first of them.
-        baseline: policy that the others are compared with.
-        engine: preset to use instead of calibrating.
-        kv_capacity_tokens: of each engine, instead of the preset's or what the log tells.
-        instances: size of the cluster, instead of what the log has.
-        slo: latency targets.
-        measured: dataset with the measured outcomes of another arm of the same traffic.
-    """
-
-    policies: list[str]
-    seeds: int = 10
-    seed: int = 0
-    baseline: str | None = None
-    engine: str | None = None
-    kv_capacity_tokens: int | None = None
-    instances: int | None = None
-    slo: Slo = field(default_factory=Slo)
-    measured: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no comparison."""
-        if not self.policies:
-            raise ConfigError(
-                "no policy to replay; expected at least one. Add --policy random, or see lodestar policies"
-            )
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; expected at least 1")
-        if len(set(self.policies)) < len(self.policies):
-            raise ConfigError(f"--policy {', '.join(self.policies)}: a policy is named twice; expected each once")
-        if self.baseline is not None and self.baseline not in self.policies:
-            raise ConfigError(
-                f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. "
-                "Add it as a --policy"
-            )
-
-    def command(self, dataset: str) -> str:
-        """Return the command line that repeats this.
-
-        >>> Settings(["random", "learned"], seeds=4).command("mine")
-        'lodestar replay mine --policy random --policy learned --seeds 4 --seed 0'
-        """
-        words = ["lodestar replay", dataset, *(f"--policy {name}" for name in self.policies)]
-        words += [f"--seeds {self.seeds} --seed {self.seed}"]
-        words += [
-            f"--{name.replace('_', '-')} {value}"
-            for name in ("baseline", "engine", "kv_capacity_tokens", "instances", "measured")
-            if (value := getattr(self, name))
-        ]
-        if self.slo != Slo():
-            words += [f"--slo-ttft-ms {self.slo.ttft_ms:g} --slo-tpot-ms {self.slo.tpot_ms:g}"]
-        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,97 +67,141 @@ def replay(
     progress: Progress | None = None,
 ) -> Replay:
     """Calibrate, judge, replay every policy, estimate one step, and write the result into the workspace."""
-    log = _log(workspace, dataset)
-    other = _log(workspace, settings.measured) if settings.measured else None
-    chosen = {name: make_policy(name, model) for name in settings.policies}
-    workload = workload_of(log, settings.seed, _arms(workspace, log, other))
-    engine, fit = _engine(log, workload, settings, progress)
-    if settings.kv_capacity_tokens:
-        engine = replace(engine, kv_capacity_tokens=settings.kv_capacity_tokens)
-    cluster = Cluster.of([engine] * (settings.instances or len(log.instances) or DEFAULT_INSTANCES), workload)
+    policies = {name: _policy(name, model) for name in settings.policies}
     seeds = range(settings.seed, settings.seed + settings.seeds)
+    targets = record_targets(settings.record, settings.policies, seeds) if settings.record else []
+    log = _log(workspace, dataset, settings.arrivals_from)
+    others = [_log(workspace, name) for name in settings.measured]
+    arms = _arms(workspace, log, others)
+    workload = workload_of(log, settings.seed, arms)
+    window = window_of(workload, settings.warmup_ratio)
+    engines = engines_of(workspace, log, workload, settings, _calibrating(progress))
+    cluster = _cluster(log, workload, engines, settings)
     propensity, note = propensity_of(log)
-    trust = _trust(log, cluster, _logging_policy(log, propensity))
-    outcomes, per_s = _replayed(cluster, chosen, seeds, progress)
-    steps = one_step(log, workload, propensity, note, list(chosen.values()), settings.seed)
     baseline = settings.baseline or settings.policies[0]
-    document = {
-        "dataset": dataset,
-        "estimand": ESTIMAND,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "baseline": baseline,
-        "seeds": settings.seeds,
-        "requests": len(workload),
-        "instances": len(cluster.engines),
-        "slo": {"ttft_ms": settings.slo.ttft_ms, "tpot_ms": settings.slo.tpot_ms},
-        "requests_per_s": per_s,
-        "engine": _describe(engine, fit, log, settings),
-        "inferred": {**workload.inferred, **steps.inferred, **_partly_there(log)},
-        "command": settings.command(dataset),
-        "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
-        "trust": trust.to_dict(),
-        "policies": [
-            {
-                **summarise(name, outcomes[name], workload.prompt_tokens, settings.slo),
-                "difference": compare(outcomes, name, baseline),
-            }
-            for name in chosen
-        ],
-        "one_step": steps.rows,
-        "one_step_note": steps.note,
-    }
-    if other is not None:
-        document["measured"] = measured_rows(log, other, cluster, outcomes, seeds)
-    return Replay(document, write_replay(workspace, document, workload, outcomes, steps.calibration))
+    every = range(0, len(workload), -(-len(workload) // _QUEUE_POINTS))
+    with mapper() as cores:
+        trust = _trust(workspace, log, engines, workload, arms, propensity, cores)
+        started = time.perf_counter()
+        outcomes = replay_all(cluster, policies, seeds, cores, progress, every)
+        per_s = len(policies) * len(seeds) * len(workload) / (time.perf_counter() - started)
+        drawn = _on_draws(cluster, policies, seeds, engines, settings, cores)
+        steps = one_step(log, workload, propensity, note, _compiled(policies), settings.seed)
+        document = {
+            "dataset": dataset,
+            "estimand": ESTIMAND,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "baseline": baseline,
+            "seeds": settings.seeds,
+            "requests": len(workload),
+            "instances": len(cluster.engines),
+            "slo": {"ttft_ms": settings.slo.ttft_ms, "tpot_ms": settings.slo.tpot_ms},
+            "requests_per_s": per_s,
+            "engine": engines.describe(log, settings, cluster.engines),
+            "cluster": ClusterSpec.of(cluster.engines, cluster.view, cluster.events, cluster.on_failure).to_dict(),
+            "inferred": {**workload.inferred, **steps.inferred, **_partly_there(log)},
+            "command": settings.command(dataset),
+            "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
+            "trust": trust.to_dict(),
+            **summary(outcomes, workload, baseline, settings.slo, settings.warmup_ratio, settings.seed),
+            "one_step": steps.rows,
+            "one_step_note": steps.note,
+        }
+        if drawn:
+            carry_calibration(document["policies"], outcomes, drawn, window)
+        if others:
+            document |= compare_measured(
+                log, others, cluster, outcomes, seeds, steps.rows, settings.warmup_ratio, cores
+            )
+        if settings.sweeps:
+            document["sweep"] = sweep(
+                cluster, policies, seeds, settings.sweeps, baseline, trust.verdict, settings.slo, cores, progress
+            )
+    document["recorded"] = _record(targets, cluster, policies, log)
+    return Replay(document, write_replay(workspace, document, workload, outcomes, every, steps.calibration))
 
 
-def _log(workspace: Workspace, dataset: str) -> RequestLog:
+def _policy(name: str, model: LatencyModel | None) -> AnyPolicy:
+    return load_python_policy(name) if is_python_policy(name) else make_policy(name, model)
+
+
+def _compiled(policies: Mapping[str, AnyPolicy]) -> list[Policy]:
+    return [policy for policy in policies.values() if not isinstance(policy, PythonPolicy)]
+
+
+def _log(workspace: Workspace, dataset: str, arrivals_from: str | None = None) -> RequestLog:
     with open_store(workspace) as con:
-        return load_log(con, dataset)
+        log = load_log(con, dataset)
+        return joined_arrivals(log, load_log(con, arrivals_from)) if arrivals_from else log
 
 
-def _arms(workspace: Workspace, log: RequestLog, measured: RequestLog | None) -> list[RequestLog]:
-    """Find the same requests under other routers, which tell prefixes apart; not the arm that is to be predicted."""
+def _arms(workspace: Workspace, log: RequestLog, measured: list[RequestLog]) -> list[RequestLog]:
+    """Find the same requests under other routers, which tell prefixes apart; not the arms that are to be predicted."""
     with open_store(workspace) as con:
-        return arms_of(con, log, [measured] if measured else [])
+        return arms_of(con, log, measured)
 
 
-def _engine(
-    log: RequestLog, workload: Workload, settings: Settings, progress: Progress | None
-) -> tuple[EngineModel, Calibration | None]:
-    """Fit the engine if the log allows it and no preset is named."""
-    if settings.engine is None and can_calibrate(log):
-        fit = calibrate(log, workload, lambda done: progress("calibrate", done, 0) if progress else None)
-        return fit.engine, fit
-    return EngineModel.preset(settings.engine or DEFAULT_ENGINE), None
+def _calibrating(progress: Progress | None) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress("calibrate", done, 0)
 
 
-def _describe(engine: EngineModel, fit: Calibration | None, log: RequestLog, settings: Settings) -> dict[str, Any]:
-    """Say what the cluster is made of and where that came from."""
-    preset = f"preset {settings.engine or DEFAULT_ENGINE}"
-    logged = f"the log has {len(log.instances)}" if log.instances else "the log names none"
+def _cluster(log: RequestLog, workload: Workload, engines: Engines, settings: Settings) -> Cluster:
+    instances = settings.instances or settings.cluster.size or len(log.instances) or DEFAULT_INSTANCES
+    spec = settings.cluster
+    return Cluster.of(
+        engines.of(settings, instances), workload, spec.view or RouterView(), spec.events, spec.on_failure
+    )
+
+
+def _on_draws(
+    cluster: Cluster,
+    policies: Mapping[str, AnyPolicy],
+    seeds: range,
+    engines: Engines,
+    settings: Settings,
+    cores: Mapper,
+) -> dict[str, list[Outcome]]:
+    """Replay every compiled policy on the engines of each draw of the calibration, one draw a seed."""
+    draws = list(zip(engines.drawn(settings, len(cluster.engines)), seeds, strict=False))
+    if len(draws) < 2 or len(_compiled(policies)) < len(policies):
+        return {}
     return {
-        "coefficients": engine.to_dict(),
-        "kv_capacity_tokens": engine.kv_capacity_tokens,
-        "source": f"fitted to the latencies of {log.dataset}" if fit else preset,
-        "instances": f"named; {logged}" if settings.instances else logged if log.instances else f"default; {logged}",
-        "fit": fit.to_dict() if fit else None,
+        name: list(cores.map(replay_one, [Run(cluster.with_engines(draw), policy, seed) for draw, seed in draws]))
+        for name, policy in policies.items()
     }
 
 
-def _trust(log: RequestLog, cluster: Cluster, logging_policy: Policy | None) -> Trust:
-    """Judge the engine on as many instances as the log has, whatever is replayed."""
+def _trust(
+    workspace: Workspace,
+    log: RequestLog,
+    engines: Engines,
+    workload: Workload,
+    arms: list[RequestLog],
+    propensity: Floats,
+    cores: Mapper,
+) -> Trust:
+    """Judge the engines on as many instances as the log has, whatever is replayed."""
     if not can_calibrate(log):
         return unjudged(
             f"{usable_requests(log)} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
             f"expected at least {FEWEST_REQUESTS} to compare the replay with"
         )
-    as_logged = replace(cluster, engines=cluster.engines[:1] * len(log.instances))
-    trust = judge(log, as_logged, logging_policy)
-    if trust.verdict == "untrusted" and "arrivals" in cluster.workload.inferred:
+    with open_store(workspace) as con:
+        measured = measured_arms_of(con, log)
+    there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
+    as_logged = Cluster.of(there, workload)
+    trust = judge(log, as_logged, _logging_policy(log, propensity), measured, arms, cores)
+    if trust.verdict == "untrusted" and "arrivals" in workload.inferred:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])
     return trust
+
+
+def _record(targets: list[Target], cluster: Cluster, policies: Mapping[str, AnyPolicy], log: RequestLog) -> list[str]:
+    """Write the replays that are to be kept as decision logs, and return their files."""
+    for target in targets:
+        record_replay(target.path, cluster, policies[target.policy], target.seed, Names.of(log, len(cluster.engines)))
+    return [str(target.path) for target in targets]
 
 
 def _logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
@@ -234,21 +223,3 @@ def _partly_there(log: RequestLog) -> dict[str, str]:
     return {
         "instances": f"candidates in a part of the decisions only ({', '.join(partly)}), replayed as there all along"
     }
-
-
-def _replayed(
-    cluster: Cluster, policies: dict[str, Policy], seeds: range, progress: Progress | None
-) -> tuple[dict[str, list[Outcome]], float]:
-    """Replay every policy under every seed; return the outcomes and the simulated requests a second."""
-    outcomes: dict[str, list[Outcome]] = {}
-    spent_s, done = 0.0, 0
-    for name, policy in policies.items():
-        outcomes[name] = []
-        for seed in seeds:
-            started = time.perf_counter()
-            outcomes[name].append(cluster.replay(policy, seed=seed, record=seed == seeds[0]))
-            spent_s += time.perf_counter() - started
-            done += 1
-            if progress:
-                progress("replay", done, len(policies) * len(seeds))
-    return outcomes, done * len(cluster.workload) / spent_s

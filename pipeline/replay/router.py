@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema
-from lodestar.data.jit import jit_inner
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.decoding import blocks_needed, steps_done
 from lodestar.pipeline.replay.engine import advance
 from lodestar.pipeline.replay.prefix_index import believed_hit, enter
@@ -95,7 +95,7 @@ def _read_metrics(state: State, j: int, done: int) -> None:
     state.scraped[j, 2] = (instance.held_blocks + ahead) / instance.capacity_blocks
 
 
-@jit_inner
+@jit_part
 def scrape(state: State, now_s: float) -> None:
     """Read the metrics of all instances, if the last reading before now is not yet done."""
     clock = state.clock[0]

@@ -1,4 +1,4 @@
-"""From the outcomes of all seeds to the numbers of a report, with their intervals."""
+"""From the outcomes of all policies and seeds to the numbers of a report, with their intervals and their flags."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.data.log import Workload
 from lodestar.pipeline.replay.cluster import Outcome
-from lodestar.pipeline.replay.intervals import block_bootstrap_mean, paired_difference
+from lodestar.pipeline.replay.comparison import compared_means, compared_tails
+from lodestar.pipeline.replay.endings import CANCELLED, LOST, status_of
+from lodestar.pipeline.replay.flags import flags_of, stability_of
+from lodestar.pipeline.replay.intervals import expanded_interval
+from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resamples
+from lodestar.pipeline.replay.window import WARMUP_RATIO, Window, window_of
 
-__all__ = ["LATENCIES", "Slo", "compare", "distribution", "summarise"]
+__all__ = ["LATENCIES", "Slo", "distribution", "summary"]
 
 Floats = NDArray[np.float64]
 
 LATENCIES: Final = ("ttft_ms", "tpot_ms", "e2e_ms")
-_BLOCKS: Final = 25  # enough to bootstrap; each then spans far more than a queue's memory
+_BLOCKS: Final = 20  # few enough that each spans far more than a queue's memory
 _DRAWS: Final = 1000
 
 
@@ -29,55 +35,104 @@ class Slo:
     tpot_ms: float = 200.0
 
 
-def distribution(values: Floats) -> dict[str, float | None]:
-    """Return mean and quantiles; None each where there are no values.
+def summary(
+    outcomes: Mapping[str, list[Outcome]],
+    workload: Workload,
+    baseline: str,
+    slo: Slo | None = None,
+    warmup_ratio: float = WARMUP_RATIO,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the window, the row of each policy, and how sure their order is.
 
-    >>> distribution(np.arange(101.0))
+    Every number is over the same requests for every policy and seed, and over those of them that have the value.
+
+    Args:
+        outcomes: policy → its runs, the same seeds in the same order for all.
+        workload: what was replayed.
+        baseline: the policy that the others are compared with.
+        slo: latency targets.
+        warmup_ratio: share of the requests, from the first on, that is left out.
+        seed: of the bootstrap draws.
+    """
+    window = window_of(workload, warmup_ratio)
+    seeds = len(outcomes[baseline])
+    drawn = resamples(seeds, window.requests, -(-window.requests // _BLOCKS), _DRAWS, seed)
+    rows = {name: _row(name, runs, workload, window, slo or Slo()) for name, runs in outcomes.items()}
+    differences: dict[str, dict[str, Any]] = {name: {"baseline": baseline} for name in outcomes if name != baseline}
+    ranks: list[dict[str, Any]] = []
+    for latency in LATENCIES:
+        values = {name: _stacked(runs, latency, window) for name, runs in outcomes.items()}
+        for name, row in rows.items():
+            row[latency] = _latency(values[name], drawn)
+        for name, found in compared_means(values, baseline, drawn).items():
+            differences[name][latency] = found
+        if latency == "ttft_ms":
+            tails, ranks = compared_tails(values, baseline, drawn)
+            for name, found in tails.items():
+                differences[name]["ttft_ms_p99"] = found
+    for name, row in rows.items():
+        row |= {"flags": flags_of(row, seeds), "difference": differences.get(name)}
+    described = _described(drawn, seeds, len(outcomes))
+    return {"window": window.to_dict(), "intervals": described, "policies": list(rows.values()), "ranks": ranks}
+
+
+def distribution(values: Floats) -> dict[str, float | None]:
+    """Return mean and quantiles of the values that are there; None each where there are none.
+
+    >>> distribution(np.append(np.arange(101.0), np.nan))
     {'mean': 50.0, 'p50': 50.0, 'p90': 90.0, 'p99': 99.0}
     """
-    if not len(values):
+    there = values[~np.isnan(values)]
+    if not len(there):
         return dict.fromkeys(("mean", "p50", "p90", "p99"))
-    p50, p90, p99 = np.quantile(values, [0.5, 0.9, 0.99])
-    return {"mean": float(values.mean()), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
+    p50, p90, p99 = np.quantile(there, [0.5, 0.9, 0.99])
+    return {"mean": float(there.mean()), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
 
 
-def _stacked(outcomes: list[Outcome], name: str) -> Floats:
-    """Return seeds × requests, without the requests that have no such value in any seed."""
-    stacked = np.stack([getattr(outcome, name) for outcome in outcomes])
-    return stacked[:, ~np.isnan(stacked[0])]
+def _stacked(runs: list[Outcome], name: str, window: Window) -> Floats:
+    """Return seeds × requests of the window."""
+    return np.stack([getattr(run, name)[window.rows] for run in runs])
 
 
-def _block(requests: int) -> int:
-    return max(1, requests // _BLOCKS)
+def _latency(values: Floats, drawn: Resamples) -> dict[str, Any]:
+    found = distribution(values.ravel())
+    means = None if found["mean"] is None else resampled_means(values, drawn)
+    interval = None if means is None else list(expanded_interval(means, drawn.starts.shape[1]))
+    return {**found, "ci95": interval}
 
 
-def summarise(policy: str, outcomes: list[Outcome], prompt_tokens: NDArray[np.int64], slo: Slo) -> dict[str, Any]:
-    """Return one policy's row: pooled distributions over seeds, the interval of each mean, hits, SLO, balance."""
-    row: dict[str, Any] = {"policy": policy}
-    for name in LATENCIES:
-        values = _stacked(outcomes, name)
-        interval = list(block_bootstrap_mean(values, _block(values.shape[1]), _DRAWS)) if values.size else None
-        row[name] = {**distribution(values.ravel()), "ci95": interval}
-    ttft, tpot = (np.stack([getattr(outcome, name) for outcome in outcomes]) for name in ("ttft_ms", "tpot_ms"))
-    means = ttft.mean(axis=1)
-    row["hit_ratio"] = float(_stacked(outcomes, "cached_tokens").mean(axis=0).sum() / prompt_tokens.sum())
-    row["router_hit_ratio"] = float(_stacked(outcomes, "router_hit_tokens").mean(axis=0).sum() / prompt_tokens.sum())
-    row["slo_attainment"] = float(((ttft <= slo.ttft_ms) & ~(tpot > slo.tpot_ms)).mean())
-    row["inflight_imbalance"] = float(np.mean([outcome.imbalance for outcome in outcomes]))
-    row["spread_over_seeds"] = float(means.std(ddof=1) / means.mean()) if len(means) > 1 else 0.0
-    return row
+def _row(policy: str, runs: list[Outcome], workload: Workload, window: Window, slo: Slo) -> dict[str, Any]:
+    """Return what is not a latency: hits, SLO, balance, what was not served, stability."""
+    ttft, tpot, e2e = (_stacked(runs, name, window) for name in LATENCIES)
+    status = np.stack([status_of(run)[window.rows] for run in runs])
+    started = ~np.isnan(ttft)
+    prompt_tokens = (workload.prompt_tokens[window.rows] * started).sum()
+    met = (ttft <= slo.ttft_ms) & ~(tpot > slo.tpot_ms) & ~np.isnan(e2e)
+    return {
+        "policy": policy,
+        **dict.fromkeys(LATENCIES),  # filled in later; here for their place
+        "hit_ratio": _share(_stacked(runs, "cached_tokens", window)[started].sum(), prompt_tokens),
+        "router_hit_ratio": _share(_stacked(runs, "router_hit_tokens", window)[started].sum(), prompt_tokens),
+        "slo_attainment": float(met.mean()),
+        "cancelled_ratio": float((status == CANCELLED).mean()),
+        "lost_ratio": float((status == LOST).mean()),
+        "inflight_imbalance": float(np.mean([run.imbalance for run in runs])),
+        **stability_of(runs, workload, window),
+    }
 
 
-def compare(outcomes: Mapping[str, list[Outcome]], policy: str, baseline: str) -> dict[str, Any] | None:
-    """Return a policy's mean differences to the baseline, request by request and seed by seed."""
-    if policy == baseline:
-        return None
-    row: dict[str, Any] = {"baseline": baseline}
-    for name in LATENCIES:
-        ours, theirs = _stacked(outcomes[policy], name), _stacked(outcomes[baseline], name)
-        if not ours.size:
-            row[name] = {"mean": None, "ci95": None}
-            continue
-        difference = paired_difference(ours, theirs, _block(ours.shape[1]), _DRAWS)
-        row[name] = {"mean": difference.mean, "ci95": list(difference.ci95)}
-    return row
+def _described(drawn: Resamples, seeds: int, policies: int) -> dict[str, Any]:
+    """Say what the intervals are of, for the reader of the result."""
+    blocks = drawn.starts.shape[1]
+    over = f"{seeds} seeds and {blocks}" if seeds > 1 else "one seed, whose luck is not in them, and"
+    how = (
+        f"95 % from {len(drawn.starts)} bootstrap draws of {over} blocks of {drawn.block} consecutive requests, "
+        "the same draws for all policies"
+    )
+    together = f"; those of differences hold for all {policies - 1} policies at once" if policies > 2 else ""
+    return {"draws": len(drawn.starts), "blocks": blocks, "block_requests": drawn.block, "how": how + together}
+
+
+def _share(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else 0.0

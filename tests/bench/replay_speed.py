@@ -1,93 +1,77 @@
-"""How fast the replay is, beside a plain Python loop that takes every step: ``python tests/bench/replay_speed.py``.
+"""How fast and how small the replay is, beside its fastest peer: ``python tests/bench/replay_speed.py [a … h]``.
 
-Prints simulated requests a second in the loop, on one core and once compiled: the median of several runs. The plain
-loop is the oracle of the tests, which serves one instance and no shared prefixes; it is timed on the same requests.
+Without letters all sections run: (a) in the loop, (b) beside the peer, (c) whole processes of 100,000 requests, (d) the
+Mooncake trace, (e) a million requests, (f) the learned policy, (g) a policy in plain Python, (h) start-up. All on one
+core; each figure is the median of several runs, by the wall clock and by processor time. ``--write docs/speed.md``
+writes what it prints into a page.
+
+The peer is `ai-dynamo-runtime`, which pip installs into an environment of its own the first time (``--peer FOLDER``
+names another place, ``--no-peer`` leaves it out). Where it cannot be had, or a real log is absent, a line says so.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
-from functools import partial
+import argparse
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
+from peer_replay import PACKAGE, default_home
+from replay_bench import Bench
+from replay_sections import SECTIONS
 
-from lodestar.data.log import Workload
-from lodestar.data.workloads.sharing import sharing_workload
-from lodestar.models.engine import EngineModel
-from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import HEURISTICS
+HEAD = """# How fast the replay is
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+Printed by `python tests/bench/replay_speed.py --write docs/speed.md`: one core, medians of {runs} runs, by the wall
+clock and by processor time (user and system). Lodestar is compiled, its machine code cached. The peer is the offline
+replay of `{peer}`. *Poisson* is a generated workload: lognormal prompts of 954 tokens in the mean
+(at most 3000), 188 output tokens, 27 % of the prompt tokens in 40 shared prefixes of Zipf's popularity; its engines are
+the preset `h100-llama-3.1-8b`. Targets are judged by processor time, which a machine that others use does not stretch;
+on a quiet one both clocks agree.
 
-from conftest import traces_folder
-from oracles.step_by_step import serve
-
-RUNS = 15
-
-
-def per_s(requests: int, run: Callable[[], object], runs: int = RUNS) -> float:
-    """Return the median requests a second over `runs`, after one run to warm up."""
-    run()
-    took = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - started)
-    return requests / statistics.median(took)
+Measured with Python {python}, Numba {numba} and NumPy {numpy} on {machine}, of which one core was used.
+"""
 
 
-def without_prefixes(workload: Workload) -> Workload:
-    """Return the requests as the plain loop can serve them."""
-    return Workload(
-        workload.arrived_at_s,
-        workload.prompt_tokens,
-        workload.output_tokens,
-        np.zeros(0, dtype=np.int64),
-        np.zeros(len(workload) + 1, dtype=np.int64),
-        16,
+def page_head(runs: int) -> str:
+    """Say how the figures came about."""
+    return HEAD.format(
+        runs=runs,
+        peer=PACKAGE,
+        python=platform.python_version(),
+        machine=f"a shared machine of {os.cpu_count()} {platform.machine()} cores",
+        **{name: version(name) for name in ("numba", "numpy")},
     )
 
 
-def sharing09() -> Cluster | None:
-    """Return the real log's cluster, calibrated from it, or None where the log is absent."""
-    from tempfile import TemporaryDirectory
-
-    from lodestar.data.ingest import ingest
-    from lodestar.data.reconstruction.reconstruct import workload_of
-    from lodestar.data.store import load_log, open_store
-    from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.replay.calibrate import calibrate
-
-    path = traces_folder() / "lodestar" / "sharing09" / "random.csv.gz"
-    if not path.exists():
-        return None
-    with TemporaryDirectory() as folder:
-        workspace = Workspace.open(Path(folder))
-        ingest(workspace, [path], "s09")
-        with open_store(workspace) as con:
-            log = load_log(con, "s09")
-    workload = workload_of(log)
-    return Cluster.of([calibrate(log, workload).engine] * len(log.instances), workload)
+def use_one_core() -> None:
+    """Keep this process and its children on one core, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def main() -> None:
-    """Print one line a workload and policy."""
-    made = sharing_workload(10_000, rate_per_s=40.0, sharing_ratio=0.5, seed=0, prompt_tokens=(1000, 2000, 4000))
-    clusters = {"10,000 generated, 8 instances": Cluster.of([EngineModel()] * 8, made), "sharing09, 7": sharing09()}
-    for title, cluster in clusters.items():
-        if cluster is None:
-            print(f"{title}: no real log here")
-            continue
-        alone = without_prefixes(cluster.workload)
-        plain = per_s(len(alone), partial(serve, cluster.engines[0], alone), runs=1)
-        print(f"{title}: plain Python loop, one instance {plain:,.0f} requests/s")
-        for policy in HEURISTICS:
-            speed = per_s(len(cluster.workload), partial(cluster.replay, policy()))
-            print(f"{title}: {policy.name:20s} {speed:>10,.0f} requests/s  {speed / plain:6.0f} x plain loop")
+    """Run the sections that are asked for, and print each as it ends."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], metavar="a-h", help="all, if none is named")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
+    parser.add_argument("--peer", type=Path, default=default_home(), help="the peer's environment")
+    parser.add_argument("--no-peer", action="store_true", help="measure Lodestar alone")
+    parser.add_argument("--write", type=Path, help="a page to write, as docs/speed.md")
+    asked = parser.parse_args()
+    use_one_core()
+    text = page_head(asked.runs)
+    print(text, flush=True)
+    with TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), asked.runs, None if asked.no_peer else asked.peer)
+        for letter in asked.sections or SECTIONS:
+            section = str(SECTIONS[letter](bench))
+            print(section, flush=True)
+            text += f"\n{section}"
+    if asked.write:
+        asked.write.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

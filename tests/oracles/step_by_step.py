@@ -51,13 +51,12 @@ class Cache:
         self.found: dict[Key, Block] = {}
 
     def hit(self, job: Job) -> list[Block]:
-        most = (job.tokens() - 1) // self.size
         hit = []
         for key in job.keys:
             if key not in self.found:
                 break
             hit.append(self.found[key])
-        return hit if len(hit) <= most else hit
+        return hit
 
     def take(self, wanted: list[Block], new: int) -> list[Block] | None:
         idle = [block for block in wanted if block.users == 0]
@@ -174,7 +173,8 @@ def serve(engine: EngineModel, workload: Workload) -> list[Job]:
             continue
 
         def need() -> int:
-            return sum(-(-(job.computed + 1) // size) > len(job.blocks) for job in running if job.computed >= job.prompt)
+            grown = [job for job in running if job.computed >= job.prompt]
+            return sum(-(-(job.computed + 1) // size) > len(job.blocks) for job in grown)
 
         preempted = False
 

@@ -77,7 +77,9 @@ def test_an_instance_that_leaves_finishes_what_it_has(busy: Workload, slow: Engi
 
 
 def test_an_instance_that_slows_down_takes_so_much_longer() -> None:
-    workload = Workload(np.array([0.0, 100.0]), np.full(2, 1000), np.full(2, 50), np.zeros(0, int), np.zeros(3, int), 16)
+    workload = Workload(
+        np.array([0.0, 100.0]), np.full(2, 1000), np.full(2, 50), np.zeros(0, int), np.zeros(3, int), 16
+    )
     outcome = Cluster.of([EngineModel()], workload, events=[parse_event("slow:0@50:2.5")]).replay()
     assert outcome.ttft_ms[1] == pytest.approx(2.5 * outcome.ttft_ms[0])
     assert outcome.tpot_ms[1] == pytest.approx(2.5 * outcome.tpot_ms[0])
@@ -167,7 +169,7 @@ def test_whatever_happens_every_request_ends_once_and_everything_is_given_back(
     view = RouterView(interval_ms, index_block_tokens=1 + 15 * (m % 2), index_capacity_blocks=300 * (m % 3))
     there = [event for event in events if event.instance < m]
     cluster = Cluster.of(engines, workload, view, there, on_failure)
-    state = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), 1)
+    state = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), range(0))
     requests, instances, slots = (np.asarray(part) for part in (state.requests, state.instances, state.slots))
     answered = requests["status"] == OK
     assert (requests["finished_s"][answered] >= requests["first_token_s"][answered]).all()
@@ -181,5 +183,5 @@ def test_whatever_happens_every_request_ends_once_and_everything_is_given_back(
     assert (slots["users"] == 0).all()
     assert slots["cached_blocks"].sum() == instances["idle_blocks"].sum()
     assert (np.asarray(state.block_phase) == 0).all()
-    again = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), 1)
+    again = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), range(0))
     assert np.asarray(again.requests).tobytes() == requests.tobytes()

@@ -11,7 +11,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
 from lodestar.pipeline.replay.policies.contract import Policy, probabilities
-from lodestar.pipeline.replay.router import draw
+from lodestar.pipeline.replay.router import draw as compiled_draw
 
 NAMES = [policy.name for policy in HEURISTICS]
 Floats = NDArray[np.float64]
@@ -83,6 +83,7 @@ def test_aibrix_prefix_cache_worked_by_hand(inflight: list[float], hit: list[flo
 
 
 def test_draws_follow_the_probabilities() -> None:
+    draw = compiled_draw.py_func
     probability = np.array([0.2, 0.0, 0.5, 0.3])
     picks = np.bincount([draw(probability, u) for u in np.random.default_rng(0).random(20_000)], minlength=4) / 20_000
     np.testing.assert_allclose(picks, probability, atol=0.015)

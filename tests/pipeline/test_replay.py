@@ -53,7 +53,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def done(workspace: Workspace) -> Replay:
-    return replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured="least-request"))
+    return replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured=("least-request",)))
 
 
 def test_the_document_has_the_keys_that_others_build_on(done: Replay) -> None:
@@ -72,7 +72,7 @@ def test_the_document_has_the_keys_that_others_build_on(done: Replay) -> None:
     assert document["estimand"] == "closed-loop, replayed"
     assert {"verdict", "gates"} <= set(document["trust"])
     for gate in document["trust"]["gates"]:
-        assert {"name", "value", "limit", "passed"} == set(gate)
+        assert {"name", "value", "limit", "passed", "noise_floor", "why"} == set(gate)
     for row in document["policies"]:
         for latency in ("ttft_ms", "tpot_ms", "e2e_ms"):
             assert {"mean", "p50", "p90", "p99", "ci95"} == set(row[latency])
@@ -114,7 +114,7 @@ def test_the_measured_arm_is_predicted(done: Replay) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers(workspace: Workspace, done: Replay) -> None:
-    again = replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured="least-request"))
+    again = replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured=("least-request",)))
     assert again.document["policies"] == done.document["policies"]
     assert again.document["one_step"] == done.document["one_step"]
 
@@ -167,7 +167,7 @@ def test_settings_that_compare_nothing_are_refused(settings: dict[str, object], 
 
 def test_measured_without_outcomes_is_refused(workspace: Workspace) -> None:
     with pytest.raises(DataError, match="0 of the 800 requests of random have a TTFT in it"):
-        replay(workspace, "random", Settings(["random"], seeds=1, measured="workload"))
+        replay(workspace, "random", Settings(["random"], seeds=1, measured=("workload",)))
 
 
 def test_an_untrained_dataset_says_to_train(workspace: Workspace) -> None:
@@ -275,7 +275,7 @@ def test_other_traffic_is_not_compared(tmp_path: Path, workspace: Workspace) -> 
     path.write_text("".join(json.dumps(record) + "\n" for record in records(60)))
     ingest(workspace, [path], "other")
     with pytest.raises(DataError, match="0 of the 800 requests of random have a TTFT in it; expected at least 50%"):
-        replay(workspace, "random", Settings(["random"], seeds=1, measured="other"))
+        replay(workspace, "random", Settings(["random"], seeds=1, measured=("other",)))
 
 
 def test_a_cache_of_another_size_is_used_and_named(workspace: Workspace) -> None:
@@ -292,11 +292,11 @@ def test_real_arms_are_predicted_from_the_random_one(traces: Path, tmp_path: Pat
     workspace = Workspace.open(tmp_path)
     for arm in ("random", "prefix", "rl"):
         ingest(workspace, [traces / "lodestar" / sharing / f"{arm}.csv.gz"], arm)
-    prefix = replay(workspace, "random", Settings(["random", "aibrix-prefix-cache"], measured="prefix")).document
+    prefix = replay(workspace, "random", Settings(["random", "aibrix-prefix-cache"], measured=("prefix",))).document
     error = {row["policy"]: row["error_mean"] for row in prefix["measured"]}
     assert abs(error["aibrix-prefix-cache"]) < 0.15
     assert abs(error["choices of prefix"]) < 0.15
-    rl = replay(workspace, "random", Settings(["random"], measured="rl")).document
+    rl = replay(workspace, "random", Settings(["random"], measured=("rl",))).document
     predicted = {row["policy"]: row["predicted_ttft_ms"]["mean"] for row in prefix["measured"] + rl["measured"]}
     assert predicted["random"] > predicted["choices of prefix"] > predicted["choices of rl"]
     assert np.isfinite(list(predicted.values())).all()

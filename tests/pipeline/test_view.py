@@ -101,7 +101,9 @@ def test_a_full_index_forgets_what_was_sent_longest_ago(per_instance: bool) -> N
         np.concatenate([[0], np.cumsum([len(row) for row in ids])]),
         block,
     )
-    view = RouterView(index_block_tokens=32, index_capacity_blocks=30, index_ttl_s=40.0, index_per_instance=per_instance)
+    view = RouterView(
+        index_block_tokens=32, index_capacity_blocks=30, index_ttl_s=40.0, index_per_instance=per_instance
+    )
     chosen = rng.integers(0, 3, n)
     outcome = Cluster.of([EngineModel()] * 3, workload, view).replay(forced=chosen, record=True)
     expected = believed(workload, 3, view, chosen.tolist())

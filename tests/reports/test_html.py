@@ -70,6 +70,21 @@ def test_an_untrusted_report_says_so_everywhere(make_replay, tmp_path: Path) -> 
     assert "untrusted" in page.split("<title>")[1].split("</title>")[0]
 
 
+def test_every_row_of_replayed_numbers_has_the_verdict(make_replay, tmp_path: Path) -> None:
+    page = write_report(make_replay(verdict="untrusted"), tmp_path / "r.html").read_text()
+    policies = page.split("<h2>Policies")[1].split("</section>")[0]
+    rows = [row for row in policies.split("<tr>") if "<td" in row]
+    assert len(rows) == 8
+    assert all("<small>untrusted" in row for row in rows)
+
+
+def test_flags_stand_below_the_table_of_policies(make_replay, tmp_path: Path) -> None:
+    text = Page(write_report(make_replay(unstable="least-request"), tmp_path / "r.html").read_text()).text
+    assert "least-request: unstable: the queue grows by 31.4 requests per minute" in text
+    assert "prefix-cache-and-load: depends on its path" in text
+    assert "Rank by mean TTFT, closed-loop, replayed, trusted" in text
+
+
 def test_a_trusted_report_has_no_warning(report: str) -> None:
     assert "untrusted" not in Page(report).text.lower()
     assert 'role="alert"' not in report

@@ -35,6 +35,17 @@ def test_a_run_has_parameters_metrics_tags_and_the_report(workspace: Workspace, 
     assert names == {"report.html", "result.json"}
 
 
+def test_a_run_says_of_each_policy_what_must_be_known_first(workspace: Workspace, make_replay) -> None:
+    run = logged(workspace, make_replay(verdict="untrusted", unstable="lodestar"))
+    assert {run.data.tags[f"{name}/verdict"] for name in ("random", "lodestar")} == {"untrusted"}
+    assert run.data.tags["lodestar/flags"].startswith("unstable: the queue grows by 31.4")
+    assert run.data.tags["reasons"] == "forced_ttft_mean_error is 0.410, limit 0.1"
+    assert "random/flags" not in run.data.tags
+    assert run.data.metrics["lodestar/first_probability"] == 0.9
+    assert run.data.metrics["lodestar/queue_growth_per_min"] == 31.4
+    assert run.data.params["warmup_ratio"] == "0.05"
+
+
 def test_files_stay_in_the_workspace(workspace: Workspace, make_replay, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     logged(workspace, make_replay())

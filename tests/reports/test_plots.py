@@ -64,6 +64,23 @@ def test_a_span_with_few_requests_has_no_p90_and_an_empty_one_breaks_the_line() 
     assert np.isnan(mean.y[1:-1]).all()
 
 
+def test_requests_that_got_no_token_do_not_take_a_span_with_them() -> None:
+    ttft_ms = [100.0] * 15 + [float("nan")] * 5
+    requests = pl.DataFrame({"policy": "random", "arrived_at_s": [0.0] * 19 + [60.0], "ttft_ms": ttft_ms})
+    mean, p90 = ttft_over_time_figure(requests, looks(["random"])).data
+    assert mean.y[0] == p90.y[0] == 100.0
+    assert np.isnan(mean.y[-1])
+
+
+def test_distributions_leave_out_the_warm_up(make_replay) -> None:
+    folder = make_replay()
+    path = folder / "requests.parquet"
+    early = pl.when(pl.col("request_index") < 15).then(1e9).otherwise(pl.col("ttft_ms"))
+    pl.read_parquet(path).with_columns(ttft_ms=early).write_parquet(path)
+    lines = replay_figures(read_result(folder), folder)["cdf_ttft_ms"].data
+    assert max(max(line.x) for line in lines) < 1e9
+
+
 def test_an_exact_predictor_lies_on_the_line() -> None:
     values = np.random.default_rng(1).lognormal(7, 1, 500)
     dots = calibration_figure(pl.DataFrame({"predicted_ms": values, "measured_ms": values}), "ttft_ms").data[-1]

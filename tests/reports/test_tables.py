@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from lodestar.reports.datasets import ingest_tables, inspect_tables
+from lodestar.reports.policies import policy_grid
+from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import read_result
 from lodestar.reports.tables import replay_tables
 
@@ -93,7 +95,10 @@ def test_every_number_of_the_policy_table_fits(make_replay, width: int) -> None:
     assert "…" not in text
     for policy in result["policies"]:
         assert policy["policy"] in without_spaces(text) or width == 80
-        for value in (policy["ttft_ms"]["mean"], policy["ttft_ms"]["p99"], policy["e2e_ms"]["mean"]):
+        seeds = policy["over_seeds"]
+        single = (policy["ttft_ms"]["mean"], policy["e2e_ms"]["mean"])
+        ranges = (seeds["ttft_ms"]["min"], seeds["ttft_ms"]["max"], seeds["e2e_ms"]["max"])
+        for value in (policy["ttft_ms"]["p99"], *(ranges if policy["path_dependent"] else single)):
             assert f"{value:,.0f}" in text
 
 
@@ -141,7 +146,69 @@ def test_names_are_never_read_as_markup(make_replay) -> None:
 
 def test_a_policy_that_depends_on_its_path_is_named(make_replay) -> None:
     text = drawn(replay_tables(read_result(make_replay())))
-    assert "prefix-cache-and-load depends on its path: its mean TTFT spreads 23 % over the seeds." in text
+    assert "prefix-cache-and-load: depends on its path: mean TTFT is " in text
+
+
+@pytest.mark.parametrize("width", [80, 112])
+@pytest.mark.parametrize("verdict", ["trusted", "untrusted", "not judged"])
+def test_the_verdict_stands_in_every_row_and_title_of_replayed_numbers(make_replay, verdict: str, width: int) -> None:
+    result = read_result(make_replay(verdict=verdict, measured=False, one_step=False))
+    text = drawn(replay_tables(result), width)
+    policies, ranks = text.split("Rank by mean TTFT, closed-loop, replayed, ")
+    pieces = policies.count("% met") + policies.count("difference\n")
+    rows = [line for line in policies.splitlines() if line.split("  ")[0].strip() == verdict]
+    assert len(rows) == 4 * pieces
+    assert f"closed-loop, replayed, {verdict}: 285 of 300 requests" in policies
+    assert ranks.startswith(verdict)
+    assert len([line for line in ranks.splitlines() if line.strip() == verdict]) == 4 + 1
+
+
+def test_seeds_that_differ_are_shown_as_a_range_and_never_as_the_best(make_replay) -> None:
+    result = read_result(make_replay())
+    prefix = next(policy for policy in result["policies"] if policy["policy"] == "prefix-cache-and-load")
+    prefix["ttft_ms"]["mean"] = 1.0
+    mean = next(column for column in policy_grid(result).columns if column.title == "TTFT mean")
+    range_cell, best = mean.cells[1], [cell.mark for cell in mean.cells]
+    seeds = prefix["over_seeds"]["ttft_ms"]
+    assert range_cell.text == f"{seeds['min']:,.0f}–{seeds['max']:,.0f}"
+    assert range_cell.note == f"median {seeds['median']:,.0f}"
+    assert best == ["", "", "", "best"]
+
+
+def test_a_queue_that_grows_marks_every_latency_of_its_policy(make_replay) -> None:
+    result = read_result(make_replay(unstable="lodestar"))
+    grid = policy_grid(result)
+    name, *values = next(row for row in grid.rows if row[0].text == "lodestar")
+    latencies = [value for value, column in zip(values, grid.columns[1:], strict=True) if " mean" in column.title]
+    assert "unstable" in name.note
+    assert all(cell.text.endswith(" ↑") and cell.mark == "" for cell in latencies)
+    assert "lodestar: unstable: the queue grows by 31.4 requests per minute" in " ".join(grid.warnings)
+
+
+def test_ranks_are_shares_of_the_draws(make_replay) -> None:
+    grid = ranks_grid(read_result(make_replay()))
+    assert [column.title for column in grid.columns] == ["policy", "1st", "2nd", "3rd", "4th", "best P99"]
+    assert [cell.text for cell in grid.rows[-1]] == ["lodestar", "90.0", "10.0", "0.0", "0.0", "100.0"]
+    assert "1,000 bootstrap draws" in grid.notes[0]
+
+
+def test_the_last_of_many_ranks_are_summed(make_replay) -> None:
+    result = read_result(make_replay())
+    row = {"by_ttft_mean": [0.0] * 5 + [0.25, 0.5, 0.25], "first_by_ttft_p99": 0.0}
+    result["ranks"] = [{"policy": f"p{i}", **row} for i in range(8)]
+    grid = ranks_grid(result)
+    assert grid.columns[-2].title == "later"
+    assert grid.columns[-2].cells[0].text == "100.0"
+
+
+def test_a_result_of_an_earlier_version_is_still_drawn(make_replay) -> None:
+    result = read_result(make_replay())
+    for key in ("window", "intervals", "ranks"):
+        del result[key]
+    for policy in result["policies"]:
+        for key in ("queue_growth", "unstable", "path_dependent", "over_seeds", "flags", "cancelled_ratio"):
+            del policy[key]
+    assert "300 requests, 3 instances, 20 seeds" in drawn(replay_tables(result))
 
 
 def test_an_ingest_report_accounts_for_every_row() -> None:

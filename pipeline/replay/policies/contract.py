@@ -8,10 +8,19 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.data.jit import jit_as
+from lodestar.data.jit import jit_as, jit_inner
 from lodestar.models.scorer import Scorer
 
-__all__ = ["PROBABILITIES", "Parameters", "Policy", "is_candidate", "policy_function", "probabilities", "spread"]
+__all__ = [
+    "PROBABILITIES",
+    "Parameters",
+    "Policy",
+    "allocating_policy_function",
+    "is_candidate",
+    "policy_function",
+    "probabilities",
+    "spread",
+]
 
 Floats = NDArray[np.float64]
 
@@ -86,19 +95,26 @@ _MATRIX = numba.types.Array(numba.float64, 2, "C")
 _VECTOR = numba.types.Array(numba.float64, 1, "C")
 #: The one signature of all rules, so that a kernel compiled once takes any of them.
 PROBABILITIES = numba.void(numba.float64, _MATRIX, numba.typeof(Parameters.of()), _VECTOR)
-policy_function = jit_as(PROBABILITIES)
+policy_function = jit_as(PROBABILITIES, allocates=False)
+#: For rules that make arrays of their own.
+allocating_policy_function = jit_as(PROBABILITIES)
 
 
-@jit_as(numba.boolean(_MATRIX, numba.int64))
+@jit_inner
 def is_candidate(snapshot: Floats, j: int) -> bool:
     """Say whether row j of a snapshot is a candidate: one about which something is known."""
-    return not np.isnan(snapshot[j]).all()
+    for k in range(snapshot.shape[1]):  # noqa: SIM110 - compiled code takes no generators here
+        if snapshot[j, k] == snapshot[j, k]:
+            return True
+    return False
 
 
-@jit_as(numba.void(_VECTOR))
+@jit_inner
 def spread(probability: Floats) -> None:
     """Turn marks (1 for every candidate among the best) into equal probabilities, as a random tie-break does."""
-    total = probability.sum()
+    total = 0.0
+    for j in range(len(probability)):
+        total += probability[j]
     for j in range(len(probability)):
         probability[j] /= total
 

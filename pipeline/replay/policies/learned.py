@@ -14,8 +14,8 @@ from lodestar.models.scorer import Scorer, score, scorer_of
 from lodestar.pipeline.replay.policies.contract import (
     Parameters,
     Rule,
+    allocating_policy_function,
     is_candidate,
-    policy_function,
     spread,
 )
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 _WIDTH: Final = len(FEATURES)
 
 
-@policy_function
+@allocating_policy_function
 def _rule(prompt_tokens: float, snapshot: Floats, parameters: Parameters, probability: Floats) -> None:
     features = np.empty((len(probability), _WIDTH))
     predicted_ms = np.empty(len(probability))

@@ -1,0 +1,37 @@
+"""How the requests of a run ended, and when they left the cluster."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lodestar.data.log import Workload
+from lodestar.pipeline.replay.cluster import Outcome
+
+__all__ = ["CANCELLED", "LOST", "left_at_s", "status_of"]
+
+Floats = NDArray[np.float64]
+
+CANCELLED: Final = 1
+LOST: Final = 2
+
+
+def status_of(run: Outcome) -> NDArray[np.int8]:
+    """Return 0 for a request that was answered, 1 for one its client cancelled, 2 for one that was lost."""
+    status: NDArray[np.int8] | None = getattr(run, "status", None)
+    return np.where(np.isnan(run.e2e_ms), LOST, 0).astype(np.int8) if status is None else status
+
+
+def left_at_s(run: Outcome, workload: Workload) -> Floats:
+    """Return when each request was no longer in the cluster: answered, cancelled, or lost, which is as if never there.
+
+    When a request was lost no outcome says; taken as never there, it adds nothing to a queue.
+    """
+    patience_s: Floats | None = getattr(workload, "cancel_after_s", None)
+    cancelled = status_of(run) == CANCELLED
+    stayed_s = np.where(np.isnan(run.e2e_ms), 0.0, run.e2e_ms / 1e3)
+    if patience_s is not None:
+        stayed_s = np.where(cancelled, patience_s, stayed_s)
+    return np.asarray(workload.arrived_at_s + stayed_s)
