@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,9 @@ from lodestar.data.errors import ArtifactError
 from lodestar.data.schema import TPOT_MS, TTFT_MS
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.baseline import Baseline
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 __all__ = ["QUANTILES", "TARGETS", "LatencyModel"]
 
@@ -110,6 +112,8 @@ class LatencyModel:
 
 
 def _booster(text: str) -> lgb.Booster:
+    import lightgbm as lgb  # half a second, which a replay without a model need not wait for
+
     try:
         return lgb.Booster(model_str=text)
     except lgb.basic.LightGBMError as error:

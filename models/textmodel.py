@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import lightgbm as lgb
+from typing import TYPE_CHECKING
 
 from lodestar.data.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 __all__ = ["Tree", "parse_trees"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final, Literal, NotRequired, TypedDict, cast
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from lodestar.data.errors import ArtifactError, ConfigError
 from lodestar.data.workspace import Workspace
@@ -251,6 +251,9 @@ class Result(TypedDict):
     one_step_note: str | None
     measured: NotRequired[list[Measured]]
     measured_order: NotRequired[MeasuredOrder | None]
+    cluster: NotRequired[dict[str, Any]]
+    sweep: NotRequired[list[dict[str, Any]]]
+    recorded: NotRequired[list[str]]
     model: NotRequired[dict[str, object] | None]
 
 

@@ -18,6 +18,7 @@ from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result
+from lodestar.reports.sweep import sweep_grid
 
 __all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdict_text"]
 
@@ -30,6 +31,8 @@ VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold wh
 def replay_tables(result: Result) -> RenderableType:
     """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
     parts: list[RenderableType] = [_heading(result), verdict_text(result), policies_table(result)]
+    if result.get("sweep"):
+        parts.append(grid_table(sweep_grid(result["sweep"])))
     if result.get("ranks"):
         parts.append(grid_table(ranks_grid(result)))
     if result.get("measured"):

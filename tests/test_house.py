@@ -28,7 +28,10 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert tests in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize(("maker", "page"), [("make_cli.reference", "cli.md"), ("make_formats.page", "formats.md")])
+@pytest.mark.parametrize(
+    ("maker", "page"),
+    [("make_cli.reference", "cli.md"), ("make_formats.page", "formats.md"), ("make_engines.page", "engines.md")],
+)
 def test_a_page_that_is_made_is_up_to_date(maker: str, page: str) -> None:
     name, function = maker.split(".")
     assert (ROOT / "docs" / page).read_text() == getattr(script(name), function)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from lodestar.data import schema as s
 from lodestar.data.log import Floats, Ints, RequestLog
@@ -80,7 +80,7 @@ def uniform_test(log: RequestLog, rows: Ints) -> UniformTest:
     regressors, candidate = _regressors(log, rows), log.candidate[rows]
     chosen = log.chosen[rows]
     gain, degrees = _fit(regressors, candidate, chosen)
-    return UniformTest(2 * gain, degrees, float(chi2.sf(2 * gain, max(degrees, 1))), len(rows))
+    return UniformTest(2 * gain, degrees, float(chdtrc(max(degrees, 1), 2 * gain)), len(rows))
 
 
 def _regressors(log: RequestLog, rows: Ints) -> Floats:

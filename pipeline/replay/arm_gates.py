@@ -14,6 +14,7 @@ from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.arms import same_choices
 from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.fidelity import mean_error, quantile_error
 from lodestar.pipeline.replay.gates import RUNS, Comparison
 from lodestar.pipeline.replay.measured_arm import measured_arm
 from lodestar.pipeline.replay.parallel import Mapper
@@ -50,10 +51,11 @@ def arm_comparisons(
         without = _without(other, log, cluster, grouped_by)
         counted = np.arange(len(log)) >= window_of(without.workload).first
         rows = np.flatnonzero(counted & ~np.isnan(arm.ttft_ms))
-        replayed = _replayed(arm.choices, rows, without, mapper)
-        found += _compared(arm.dataset, replayed, arm.ttft_ms[rows])
+        quiet = without.with_engines([replace(engine, noise_ratio=0.0) for engine in without.engines])
+        replayed = quiet.replay(forced=arm.choices).ttft_ms[rows]
+        found += _compared(arm.dataset, replayed, _replayed(arm.choices, rows, without, mapper), arm.ttft_ms[rows])
         if unanswered := int(np.isnan(replayed).sum()):
-            notes.append(f"{unanswered / RUNS:.1f} requests that {arm.dataset} measured have no TTFT in its replays")
+            notes.append(f"{unanswered} requests that {arm.dataset} measured have no TTFT in its replay")
     if left := [other.dataset for other in arms[MOST_ARMS:]]:
         notes.append(f"not replayed, to save time: {', '.join(left)}")
     return found, notes
@@ -64,14 +66,17 @@ def _replayed(choices: Ints, rows: Ints, cluster: Cluster, mapper: Mapper) -> Fl
     return np.stack(list(mapper.map(lambda seed: cluster.replay(forced=choices, seed=seed).ttft_ms[rows], range(RUNS))))
 
 
-def _compared(dataset: str, replayed: Floats, measured_ms: Floats) -> list[Comparison]:
-    """Compare all runs together, which is what a prediction is, with the arm, and with each run in its place."""
-    statistics: dict[str, Callable[[Floats], np.float64]] = {"mean": np.nanmean, "p99": partial(np.nanquantile, q=0.99)}
+def _compared(dataset: str, replayed: Floats, runs: Floats, measured_ms: Floats) -> list[Comparison]:
+    """Compare the replay of the engines as fitted with the arm, and with each run of the model in its place."""
+    statistics: dict[str, Callable[[Floats, Floats], float]] = {
+        "mean": mean_error,
+        "p99": partial(quantile_error, level=0.99),
+    }
     return [
         Comparison(
             f"arm_{dataset}_{name}_error",
-            float(of(replayed) / of(measured_ms) - 1),
-            [float(of(np.delete(replayed, k, axis=0)) / of(replayed[k]) - 1) for k in range(RUNS)],
+            of(replayed, measured_ms),
+            [of(replayed, run) for run in runs],
             kind=f"arm_{name}_error",
         )
         for name, of in statistics.items()

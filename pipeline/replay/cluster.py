@@ -13,8 +13,9 @@ from lodestar.data import schema
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
+from lodestar.pipeline.replay.asking import Asked
 from lodestar.pipeline.replay.events import ON_FAILURE, Event
-from lodestar.pipeline.replay.loop import ASK, COMPILED, run
+from lodestar.pipeline.replay.loop import no_decision, run
 from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.prefixes import PrefixTree, prefix_tree
@@ -173,24 +174,14 @@ class Cluster:
         asked = None if policy is None or hasattr(policy, "rule") else policy
         compiled = cast("Policy", policy) if asked is None and policy is not None else RandomChoice()
         to = np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64)
-        settings = (
-            compiled.rule,
-            compiled.parameters(),
-            to,
-            uniform,
-            snapshot,
-            np.empty(m),
-            snapshots,
-            rows.start,
-            rows.step,
-        )
-        if asked is None:
-            run(state, *settings, COMPILED, 0)
-            return state
-        asked.start(self.workload, snapshot, seed)
-        i = run(state, *settings, ASK, 0)
-        while i >= 0:
-            i = run(state, *settings, i, asked.decide(i))
+        called = None
+        if asked is not None:
+            asked.start(self.workload, snapshot, seed)
+            called = Asked(asked.decide)
+        room = (snapshot, np.empty(m), snapshots, rows.start, rows.step)
+        run(state, compiled.rule, compiled.parameters(), called or no_decision, called is not None, to, uniform, *room)
+        if called is not None and called.error is not None:
+            raise called.error
         return state
 
     def _begin(self, seed: int, single_steps: bool) -> tuple[Floats, State]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.log import Workload
 from lodestar.pipeline.replay.cluster import Outcome
+from lodestar.pipeline.replay.state import CANCELLED, LOST
 
 __all__ = ["CANCELLED", "LOST", "left_at_s", "status_of"]
 
 Floats = NDArray[np.float64]
 
-CANCELLED: Final = 1
-LOST: Final = 2
-
 
 def status_of(run: Outcome) -> NDArray[np.int8]:
     """Return 0 for a request that was answered, 1 for one its client cancelled, 2 for one that was lost."""
-    status: NDArray[np.int8] | None = getattr(run, "status", None)
-    return np.where(np.isnan(run.e2e_ms), LOST, 0).astype(np.int8) if status is None else status
+    return run.status
 
 
 def left_at_s(run: Outcome, workload: Workload) -> Floats:
@@ -29,9 +24,8 @@ def left_at_s(run: Outcome, workload: Workload) -> Floats:
 
     When a request was lost no outcome says; taken as never there, it adds nothing to a queue.
     """
-    patience_s: Floats | None = getattr(workload, "cancel_after_s", None)
     cancelled = status_of(run) == CANCELLED
     stayed_s = np.where(np.isnan(run.e2e_ms), 0.0, run.e2e_ms / 1e3)
-    if patience_s is not None:
-        stayed_s = np.where(cancelled, patience_s, stayed_s)
+    if workload.cancel_after_s is not None:
+        stayed_s = np.where(cancelled, workload.cancel_after_s, stayed_s)
     return np.asarray(workload.arrived_at_s + stayed_s)

@@ -1,10 +1,12 @@
 """The replay loop: the cluster goes on to the next decision, the router looks, decides and sends.
 
 Everything is taken in the order of time; at one instant, instances change first, then clients leave, then requests
-come. Compiled policies run inside `run`; any other policy is asked between two calls of it.
+come. Compiled policies run inside `run`; it calls any other policy back.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -21,9 +23,11 @@ from lodestar.pipeline.replay.prefixes import prefix_tree
 from lodestar.pipeline.replay.router import dispatch, draw, hear, observe, scrape
 from lodestar.pipeline.replay.state import State, new_state
 
-__all__ = ["ASK", "COMPILED", "run"]
+__all__ = ["DECISION", "Decision", "no_decision", "run"]
 
-ASK, COMPILED = -1, -2
+#: What a policy in plain Python looks like to compiled code: request in, instance out, -1 if it failed.
+DECISION = numba.int64(numba.int64)
+Decision = Callable[[int], int]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,18 +137,24 @@ def _record(snapshot: Floats, snapshots: Floats, after: int, every: int) -> None
             snapshots[after // every, j, field] = snapshot[j, field]
 
 
+@jit_as(DECISION)
+def no_decision(i: int) -> int:
+    """Stand where a policy in plain Python would."""
+    return -1
+
+
 @jit_as(
     numba.int64(
         _STATE,
         numba.types.FunctionType(PROBABILITIES),
         numba.typeof(Parameters.of()),
+        numba.types.FunctionType(DECISION),
+        numba.boolean,
         numba.int64[::1],
         numba.float64[::1],
         _SNAPSHOT,
         numba.float64[::1],
         numba.float64[:, :, ::1],
-        numba.int64,
-        numba.int64,
         numba.int64,
         numba.int64,
     )
@@ -153,6 +163,8 @@ def run(
     state: State,
     rule: Rule,
     parameters: Parameters,
+    decide: Decision,
+    asks: bool,
     forced: Ints,
     uniform: Floats,
     snapshot: Floats,
@@ -160,18 +172,15 @@ def run(
     snapshots: Floats,
     first: int,
     every: int,
-    observed: int,
-    chosen: int,
 ) -> int:
-    """Replay all requests to their end, filling the outcomes of `state.requests`, and return -1.
-
-    A policy in plain Python is asked between calls: `chosen` is its answer for the request `observed` that the call
-    before returned, and `snapshot` holds what the router sees for it.
+    """Replay all requests to their end, filling the outcomes of `state.requests`.
 
     Args:
         state: the workload and the cluster, idle at first.
         rule: the policy's compiled rule.
         parameters: its settings.
+        decide: a policy in plain Python, which reads `snapshot`.
+        asks: whether it decides instead of the rule.
         forced: instance of each request, overriding the policy; empty to let the policy decide.
         uniform: one number in [0, 1) a request, for the draw; a second try of a request has a number of its own.
         snapshot: room for what the router sees, shape (m, fields).
@@ -179,18 +188,19 @@ def run(
         snapshots: room for what it saw for request `first`, and every `every`-th after that, shape (k, m, fields).
         first: see `snapshots`.
         every: see `snapshots`.
-        observed: COMPILED to ask `rule`; ASK to return the first request; then the request that `chosen` is for.
-        chosen: see `observed`.
+
+    Returns:
+        -1, or the request at which `decide` failed.
     """
-    if observed >= 0:
-        _send(state, observed, chosen, snapshot)
     i = _next_decision(state, snapshot)
     while i >= 0:
         _record(snapshot, snapshots, i - first, every)
-        if observed != COMPILED:
-            return i
         if len(forced) > 0 and state.instances[forced[i]].candidate:
             chosen = forced[i]
+        elif asks:
+            chosen = decide(i)
+            if chosen < 0:
+                return i
         else:
             rule(float(state.requests[i].prompt_tokens), snapshot, parameters, probability)
             chosen = draw(probability, (uniform[i] + _GOLDEN * state.requests[i].retries) % 1.0)

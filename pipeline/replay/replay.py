@@ -72,7 +72,9 @@ def replay(
     targets = record_targets(settings.record, settings.policies, seeds) if settings.record else []
     log = _log(workspace, dataset, settings.arrivals_from)
     others = [_log(workspace, name) for name in settings.measured]
-    arms = _arms(workspace, log, others)
+    # What lends its arrival times must tell nothing else.
+    timed = [_log(workspace, settings.arrivals_from)] if settings.arrivals_from else []
+    arms = _arms(workspace, log, [*others, *timed])
     workload = workload_of(log, settings.seed, arms)
     window = window_of(workload, settings.warmup_ratio)
     engines = engines_of(workspace, log, workload, settings, _calibrating(progress))
@@ -81,7 +83,7 @@ def replay(
     baseline = settings.baseline or settings.policies[0]
     every = range(0, len(workload), -(-len(workload) // _QUEUE_POINTS))
     with mapper() as cores:
-        trust = _trust(workspace, log, engines, workload, arms, propensity, cores)
+        trust = _trust(workspace, log, engines, workload, cluster.view, arms, propensity, cores)
         started = time.perf_counter()
         outcomes = replay_all(cluster, policies, seeds, cores, progress, every)
         per_s = len(policies) * len(seeds) * len(workload) / (time.perf_counter() - started)
@@ -176,6 +178,7 @@ def _trust(
     log: RequestLog,
     engines: Engines,
     workload: Workload,
+    view: RouterView,
     arms: list[RequestLog],
     propensity: Floats,
     cores: Mapper,
@@ -189,9 +192,9 @@ def _trust(
     with open_store(workspace) as con:
         measured = measured_arms_of(con, log)
     there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
-    as_logged = Cluster.of(there, workload)
+    as_logged = Cluster.of(there, workload, view)
     trust = judge(log, as_logged, _logging_policy(log, propensity), measured, arms, cores)
-    if trust.verdict == "untrusted" and "arrivals" in workload.inferred:
+    if trust.verdict == "untrusted" and "arrivals" in workload.inferred and not log.found:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])
     return trust

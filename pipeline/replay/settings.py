@@ -34,6 +34,7 @@ class Settings:
         warmup_ratio: share of the requests, from the first on, that stand in no number.
         cluster: what is said of instances, events and the router's view.
         cluster_file: where that was read.
+        shorthands: options of the command line that came on top of it.
         sweeps: what to vary.
         record: where to write the replays as decision logs.
     """
@@ -71,6 +72,8 @@ class Settings:
                 f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. "
                 "Add it as a --policy"
             )
+        if len(set(self.measured)) < len(self.measured):
+            raise ConfigError(f"--measured {', '.join(self.measured)}: a dataset is named twice; expected each once")
         if self.engine and self.engine_from:
             raise ConfigError(
                 f"--engine {self.engine} and --engine-from {self.engine_from}; expected one of them. Leave one out"

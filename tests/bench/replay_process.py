@@ -18,7 +18,7 @@ from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policies import make_policy
-from lodestar.pipeline.replay.summary import Slo, summarise
+from lodestar.pipeline.replay.summary import summary
 
 __all__ = ["peak_mib"]
 
@@ -53,7 +53,7 @@ def main() -> None:
     loaded = time.perf_counter()
     outcome = cluster.replay(make_policy(settings["policy"]))
     replayed = time.perf_counter()
-    row = summarise(settings["policy"], [outcome], workload.prompt_tokens, Slo())
+    row = summary({settings["policy"]: [outcome]}, workload, settings["policy"])["policies"][0]
     took = {
         "load_s": loaded - started,
         "loop_s": replayed - loaded,

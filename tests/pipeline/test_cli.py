@@ -35,6 +35,7 @@ COMMANDS = (
     "drop",
     "train",
     "tune",
+    "calibrate",
     "replay",
     "report",
     "ship",
@@ -42,6 +43,7 @@ COMMANDS = (
     "ui",
     "demo",
     "formats",
+    "engines",
     "policies",
     "features",
 )

@@ -43,7 +43,7 @@ def ended(run: Outcome, requests: slice, status: int) -> Outcome:
         nowhere[name][requests] = np.nan
     statuses = np.zeros(len(run.ttft_ms), dtype=np.int8)
     statuses[requests] = status
-    return replace(run, **nowhere, **({"status": statuses} if hasattr(run, "status") else {}))
+    return replace(run, **nowhere, status=statuses)
 
 
 def test_every_policy_and_seed_leaves_out_the_same_warm_up(busy: Workload, outcomes: Outcomes) -> None:
