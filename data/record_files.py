@@ -15,7 +15,7 @@ import zstandard
 
 from lodestar.data.errors import ConfigError
 
-__all__ = ["SUFFIXES", "suffix_of", "write_records"]
+__all__ = ["PARQUET", "SUFFIXES", "suffix_of", "write_records"]
 
 PARQUET: Final = ".parquet"
 

@@ -39,7 +39,7 @@ def say_first_use() -> None:
     from lodestar.data.jit import is_first_use
 
     if is_first_use():
-        sys.stderr.write("compiling for this machine: about half a minute, once\n")
+        sys.stderr.write("compiling for this machine: about a minute, once\n")
         sys.stderr.flush()
 
 

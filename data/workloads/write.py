@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Final
 
 import polars as pl
-import pyarrow.parquet as pq
-import zstandard
 
 from lodestar.data import schema as s
 from lodestar.data.errors import ConfigError, unknown
 from lodestar.data.log import Workload
+from lodestar.data.record_files import PARQUET, SUFFIXES, write_records
 from lodestar.data.workloads.lists import list_column
 from lodestar.data.workloads.mooncake import mooncake_notes, mooncake_records
 
 __all__ = ["FORMATS", "check_target", "write_workload"]
 
 FORMATS: Final = ("native", "mooncake")
-PARQUET: Final = ".parquet"
 ROWS: Final = 50_000  # so many records are in memory at once
 
 
@@ -33,16 +28,10 @@ def write_workload(path: Path, workload: Workload, format: str = "native") -> tu
     one, or one that the workload does not list, is written with an id of its own, which no other request has.
     Returns what the file holds otherwise than the workload, in words; the same workload gives the same bytes.
     """
-    suffix = check_target(path, format)
+    check_target(path, format)
     notes = mooncake_notes(workload) if format == "mooncake" else ()
     records = mooncake_records(workload, ROWS) if format == "mooncake" else _native_records(workload)
-    with _whole_or_nothing(path) as part:
-        if suffix == PARQUET:
-            _write_parquet(part, records)
-        else:
-            with _OPENERS[suffix](part) as out:
-                for frame in records:
-                    frame.write_ndjson(out)
+    write_records(path, records)
     return notes
 
 
@@ -54,7 +43,7 @@ def check_target(path: Path, format: str) -> str:
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    suffixes = [*_OPENERS, PARQUET] if format == "native" else [*_OPENERS]
+    suffixes = [suffix for suffix in SUFFIXES if format == "native" or suffix != PARQUET]
     suffix = next((suffix for suffix in suffixes if path.name.endswith(suffix)), None)
     if suffix is None:
         raise ConfigError(f"{path}: suffix is not known for {format}; expected one of {', '.join(suffixes)}. Rename it")
@@ -79,49 +68,3 @@ def _native_records(workload: Workload) -> Iterator[pl.DataFrame]:
         )
         block_tokens = pl.lit(workload.block_tokens, dtype=pl.Int64).alias("block_tokens")
         yield request.select(pl.struct(pl.all()).alias("request"), block_tokens)
-
-
-@contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    half_written = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield half_written
-        half_written.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}; expected a place that can be written. Name another one"
-        ) from error
-    finally:
-        half_written.unlink(missing_ok=True)
-
-
-def _write_parquet(path: Path, records: Iterator[pl.DataFrame]) -> None:
-    first = next(records).to_arrow()
-    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-        writer.write_table(first)
-        for frame in records:
-            writer.write_table(frame.to_arrow().cast(first.schema))
-
-
-def _open_plain(path: Path) -> BinaryIO:
-    return path.open("wb")
-
-
-@contextmanager
-def _open_gzip(path: Path) -> Iterator[BinaryIO]:
-    # No name and no time in it: the same workload gives the same bytes.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
-        yield cast(BinaryIO, out)
-
-
-@contextmanager
-def _open_zstd(path: Path) -> Iterator[BinaryIO]:
-    with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as out:
-        yield cast(BinaryIO, out)
-
-
-_OPENERS: Final[dict[str, Callable[[Path], AbstractContextManager[BinaryIO]]]] = {
-    ".jsonl": _open_plain,
-    ".jsonl.gz": _open_gzip,
-    ".jsonl.zst": _open_zstd,
-}

@@ -7,6 +7,8 @@ from lodestar.pipeline.replay.state import State
 
 __all__ = ["drop_incoming", "drop_waiting", "put_back", "send", "take_incoming"]
 
+_NONE, _ABSENT = -1, -2
+
 
 @jit_inner
 def send(state: State, i: int, j: int, now_s: float) -> None:
@@ -80,17 +82,14 @@ def put_back(state: State, i: int, j: int) -> None:
 def drop_waiting(state: State, i: int, j: int) -> bool:
     """Take request i out of the queue, if it is there."""
     instance = state.instances[j]
-    before, at = -1, instance.first_waiting
-    while at >= 0 and at != i:
-        before, at = at, state.requests[at].next_queued
-    if at < 0:
+    before = _before(state, i, instance.first_waiting)
+    if before == _ABSENT:
         return False
-    following = state.requests[i].next_queued
-    if before < 0:
-        instance.first_waiting = following
+    if before == _NONE:
+        instance.first_waiting = state.requests[i].next_queued
     else:
-        state.requests[before].next_queued = following
-    if following < 0:
+        state.requests[before].next_queued = state.requests[i].next_queued
+    if instance.last_waiting == i:
         instance.last_waiting = before
     instance.waiting -= 1
     return True
@@ -100,16 +99,22 @@ def drop_waiting(state: State, i: int, j: int) -> bool:
 def drop_incoming(state: State, i: int, j: int) -> bool:
     """Take request i off its way to the instance, if it is there."""
     instance = state.instances[j]
-    before, at = -1, instance.first_incoming
-    while at >= 0 and at != i:
-        before, at = at, state.requests[at].next_queued
-    if at < 0:
+    before = _before(state, i, instance.first_incoming)
+    if before == _ABSENT:
         return False
-    following = state.requests[i].next_queued
-    if before < 0:
-        instance.first_incoming = following
+    if before == _NONE:
+        instance.first_incoming = state.requests[i].next_queued
     else:
-        state.requests[before].next_queued = following
-    if following < 0:
+        state.requests[before].next_queued = state.requests[i].next_queued
+    if instance.last_incoming == i:
         instance.last_incoming = before
     return True
+
+
+@jit_part
+def _before(state: State, i: int, first: int) -> int:
+    """Return the request that comes before request i in the line that `first` heads: none, or i is not in it."""
+    before, at = _NONE, first
+    while at >= 0 and at != i:
+        before, at = at, state.requests[at].next_queued
+    return before if at == i else _ABSENT

@@ -111,6 +111,7 @@ def replay(
         }
         if drawn:
             carry_calibration(document["policies"], outcomes, drawn, window)
+            document["intervals"]["how"] += f"; widened by what {len(drawn[baseline])} draws of the calibration add"
         if others:
             document |= compare_measured(
                 log, others, cluster, outcomes, seeds, steps.rows, settings.warmup_ratio, cores
