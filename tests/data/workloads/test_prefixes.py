@@ -59,7 +59,6 @@ def blocks(workload: Workload, row: int) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize(("preset", "share"), SETS.items())
 def shared_tokens(workload: Workload) -> np.ndarray:
     """Return the tokens of each prompt that another request shares."""
     tree = prefix_tree(workload)
@@ -69,6 +68,7 @@ def shared_tokens(workload: Workload) -> np.ndarray:
     return shared
 
 
+@pytest.mark.parametrize(("preset", "share"), SETS.items())
 def test_the_papers_sets_share_what_their_names_say(preset: str, share: float) -> None:
     workload = made(preset)
     assert shared_ratio(workload) == pytest.approx(share, abs=1e-4)
