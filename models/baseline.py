@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from lodestar.data import schema
 from lodestar.data.jit import jit
@@ -122,6 +121,8 @@ def fit_baseline(features: Floats, latency_ms: Floats) -> Baseline:
     signed = np.column_stack([plain, -plain[:, len(WORKS) :]])  # a free coefficient is the difference of two
     scale = np.maximum(np.abs(signed).max(axis=0), np.finfo(np.float64).tiny)
     ridge = np.diag(np.sqrt(RIDGE * len(features)) * (signed / scale).std(axis=0))
+    from scipy.optimize import nnls  # a third of a second, which a replay without a model need not wait for
+
     positive, _ = nnls(np.vstack([signed / scale, ridge]), np.concatenate([latency_ms, np.zeros(len(scale))]))
     ms = (positive / scale)[: len(terms)]
     ms[len(WORKS) :] -= (positive / scale)[len(terms) :]

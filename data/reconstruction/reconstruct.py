@@ -11,7 +11,6 @@ from lodestar.data import schema as s
 from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, Inferred, Ints, RequestLog, Workload
 from lodestar.data.reconstruction.arms import aligned, held_out, own_arm
-from lodestar.data.reconstruction.arrivals import infer_arrivals, inflight_by_instance
 from lodestar.data.reconstruction.counters import complete_snapshot
 from lodestar.data.reconstruction.latencies import e2e_ms_of, tpot_ms_of
 from lodestar.data.reconstruction.lengths import infer_output_tokens
@@ -57,6 +56,9 @@ def _arrivals(log: RequestLog) -> tuple[Floats, Inferred | None]:
             raise DataError(f"dataset {log.dataset!r}: rows are not in the order of arrival. Load it from the store")
         shifted: Floats = log.arrived_at_s - log.arrived_at_s[0]
         return shifted, None
+    # SciPy's solvers take a while to load, which a log with arrival times need not wait for.
+    from lodestar.data.reconstruction.arrivals import infer_arrivals, inflight_by_instance
+
     inflight, field = _inflight(log)
     e2e_s = _e2e_s(log)
     if inflight is None or e2e_s is None:
