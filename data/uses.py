@@ -47,7 +47,7 @@ def allowed_uses(
         "train": (undecided, *(() if has_no_times(log) else replay), *_train(log, workload, decided)),
         "one-step": (undecided, no_candidates, first_token, *replay, _one_step(log, propensity, note)),
         "replay": replay,
-        "calibrate": (*replay, undecided, first_token, _calibrate(log, decided)),
+        "calibrate": (*replay, *_calibrate(log)),
     }
     return {use: _verdict([why for lacks, why in rules if lacks]) for use, rules in uses.items()}
 
@@ -92,14 +92,20 @@ def _one_step(log: RequestLog, propensity: Floats, note: str | None) -> Rule:
     return usable < FEWEST_ONE_STEP, note if note and usable == 0 else few
 
 
-def _calibrate(log: RequestLog, decided: Bools) -> Rule:
+def _calibrate(log: RequestLog) -> tuple[Rule, ...]:
+    """A log that names one instance, or none, needs no decisions: it is that of one engine."""
+    known = (log.chosen >= 0) | (len(log.instances) <= 1)
     early = np.arange(len(log)) < FITTED_SHARE * len(log)
-    usable = int((early & decided & (log.ttft_ms > 0)).sum())
+    usable = int((early & known & (log.ttft_ms > 0)).sum())
     few = (
         f"{usable} requests with a decision and TTFT among the first {FITTED_SHARE:.0%}; "
         f"expected at least {FEWEST_FITTED}"
     )
-    return usable < FEWEST_FITTED, few
+    return (
+        (not known.any(), "no decisions are logged"),
+        (not (known & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged"),
+        (usable < FEWEST_FITTED, few),
+    )
 
 
 def _verdict(lacking: list[str | None]) -> dict[str, Any]:
