@@ -43,6 +43,7 @@ class _Sources:
     no_workload: str
     samples: pl.DataFrame
     base: EngineModel
+    named: bool
     profile: CalibratedCluster | None
 
 
@@ -58,8 +59,8 @@ def calibrate_dataset(
     """Fit the engines of a dataset to the best that it holds; write them to the workspace, and to `to`.
 
     In order of preference: latencies whose instances are known; statistics of the engines; a step-time profile; a
-    preset. A profile is also where a fit to latencies starts from, and what it stays near where they do not tell; it
-    and the preset named by `engine` give statistics what they cannot tell.
+    preset. A profile, or the preset named by `engine`, is also where a fit to latencies starts from, and what it stays
+    near where they do not tell; either gives statistics what they cannot tell.
     """
     sources = _sources(workspace, dataset, profile, engine)
     cluster = _best(sources, seed, progress)
@@ -90,7 +91,7 @@ def _sources(workspace: Workspace, dataset: str, profile: Path | None, engine: s
         why = str(error)
     base = EngineModel.preset(engine or DEFAULT_ENGINE)
     fitted = _from_profile(log, profile, base) if profile else None
-    return _Sources(log, workload, why, samples, fitted.engine if fitted else base, fitted)
+    return _Sources(log, workload, why, samples, fitted.engine if fitted else base, bool(engine), fitted)
 
 
 def _best(sources: _Sources, seed: int, progress: Progress | None) -> CalibratedCluster:
@@ -119,12 +120,18 @@ def _from_latencies(
         return None, [f"latencies: {usable} of known instances in the training part, expected {FEWEST_REQUESTS}"]
     if workload is None:
         return None, [f"latencies: {sources.no_workload}"]
-    near = sources.base if sources.profile else None
+    near = sources.base if sources.profile or sources.named else None
     fit = calibrate(log, workload, progress, seed, near)
-    source = f"latencies of {log.dataset}" + (", near the profile" if near else "")
+    source = f"latencies of {log.dataset}" + _near(sources)
     return CalibratedCluster(
         log.dataset, source, log.instances or ["all requests"], fit.engine, fit.engines, fit.draws, fit.to_dict()
     ), []
+
+
+def _near(sources: _Sources) -> str:
+    if sources.profile:
+        return ", near the profile"
+    return f", near the preset {_preset_name(sources.base)}" if sources.named else ""
 
 
 def _from_statistics(sources: _Sources, seed: int) -> tuple[CalibratedCluster | None, str]:

@@ -254,11 +254,11 @@ def formats(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
 
 @app.command()
 def engines(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
-    """List the engine presets, with source and error."""
-    from lodestar.pipeline.listings import engine_rows, listing
+    """List the engine presets, with their errors; --json adds their sources."""
+    from lodestar.pipeline.listings import engine_rows, engine_table
 
     rows = engine_rows()
-    emit(as_json, rows, lambda: listing(rows))
+    emit(as_json, rows, lambda: engine_table(rows))
 
 
 @app.command()

@@ -68,6 +68,23 @@ def engine_rows() -> list[Row]:
     ]
 
 
+def engine_table(rows: list[Row]) -> Table:
+    """Draw the presets without their sources, which are sentences."""
+    return listing(
+        [
+            {
+                "engine": row["engine"],
+                "gpu": row["gpu"],
+                "model": row["model"],
+                "cache tokens": f"{row['kv_capacity_tokens']:,}",
+                "decode error": f"{row['decode_error_ratio']:.1%}",
+                "prefill error": f"{row['prefill_error_ratio']:.1%}",
+            }
+            for row in rows
+        ]
+    )
+
+
 def listing(rows: list[Row]) -> Table:
     """Draw rows as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -54,4 +54,6 @@ def parse_event(text: str) -> Event:
     found = _WRITTEN.fullmatch(text.strip())
     if found is None:
         raise ConfigError(f"event {text!r}; expected KIND:INSTANCE@SECONDS[:FACTOR], such as fail:2@120 or slow:3@60:2")
+    if (found["kind"] == "slow") != (found["factor"] is not None):
+        raise ConfigError(f"event {text!r}; expected a :FACTOR for slow and for nothing else, such as slow:3@60:2")
     return Event(float(found["at"]), found["kind"], int(found["instance"]), float(found["factor"] or 1.0))

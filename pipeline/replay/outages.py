@@ -140,6 +140,7 @@ def _give_up(state: State, i: int, now_s: float) -> None:
         lose(state, i)
         return
     request.first_token_s = np.nan
+    request.started_s = np.nan
     request.generated_tokens = 0
     request.instance = -1
     request.heard = 0

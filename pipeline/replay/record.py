@@ -36,7 +36,10 @@ _STATUS: Final = {0: "ok", CANCELLED: "cancelled", LOST: "error"}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What requests and instances are called in the records, so that they can be joined to those of the log replayed.
+    """What requests and instances are called in the records.
+
+    A request keeps its name with a prefix: a recording is not one more measurement of the traffic that it replays, and
+    must not be taken for one.
 
     Attributes:
         requests: one for each request, all different; None: their place in the workload.
@@ -50,7 +53,10 @@ class Names:
     def of(cls, log: RequestLog, instances: int) -> Names:
         """Take a log's own names where they fit."""
         distinct = len(set(log.request_id)) == len(log)
-        return cls(log.request_id if distinct else None, log.instances if len(log.instances) == instances else None)
+        return cls(
+            [f"replayed-{name}" for name in log.request_id] if distinct else None,
+            log.instances if len(log.instances) == instances else None,
+        )
 
 
 def record_replay(path: Path, cluster: Cluster, policy: AnyPolicy, seed: int, names: Names | None = None) -> None:

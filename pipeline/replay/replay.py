@@ -45,6 +45,9 @@ from lodestar.pipeline.replay.window import window_of
 __all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
 
 ESTIMAND: Final = "closed-loop, replayed"
+_CHANGED: Final = (
+    "the gates judge the cluster as it was logged; instances, engines or events that differ from it are judged by none"
+)
 #: Of the queues over time, so many points are drawn.
 _QUEUE_POINTS: Final = 2000
 
@@ -83,7 +86,8 @@ def replay(
     baseline = settings.baseline or settings.policies[0]
     every = range(0, len(workload), -(-len(workload) // _QUEUE_POINTS))
     with mapper() as cores:
-        trust = _trust(workspace, log, engines, workload, cluster.view, arms, propensity, cores)
+        changed = _is_changed(cluster, engines)
+        trust = _trust(workspace, log, engines, workload, cluster.view, changed, arms, propensity, cores)
         started = time.perf_counter()
         outcomes = replay_all(cluster, policies, seeds, cores, progress, every)
         per_s = len(policies) * len(seeds) * len(workload) / (time.perf_counter() - started)
@@ -156,6 +160,10 @@ def _cluster(log: RequestLog, workload: Workload, engines: Engines, settings: Se
     )
 
 
+def _is_changed(cluster: Cluster, engines: Engines) -> bool:
+    return bool(cluster.events) or cluster.engines != engines.as_logged
+
+
 def _on_draws(
     cluster: Cluster,
     policies: Mapping[str, AnyPolicy],
@@ -180,6 +188,7 @@ def _trust(
     engines: Engines,
     workload: Workload,
     view: RouterView,
+    changed: bool,
     arms: list[RequestLog],
     propensity: Floats,
     cores: Mapper,
@@ -195,6 +204,8 @@ def _trust(
     there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
     as_logged = Cluster.of(there, workload, view)
     trust = judge(log, as_logged, _logging_policy(log, propensity), measured, arms, cores)
+    if changed:
+        trust = replace(trust, notes=[*trust.notes, _CHANGED])
     if trust.verdict == "untrusted" and "arrivals" in workload.inferred and not log.found:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])

@@ -32,6 +32,7 @@ def test_the_requests_of_an_instance_that_fails_are_routed_again(busy: Workload,
     again = outcome.retries > 0
     assert (outcome.instance[again] != 1).all()
     assert (outcome.instance[busy.arrived_at_s > 20.0] != 1).all()
+    assert (outcome.queue_ms >= 0).all()
     # The wait before the failure counts.
     assert (busy.arrived_at_s[again] + outcome.ttft_ms[again] / 1e3 > 20.0).all()
 
@@ -112,7 +113,7 @@ def test_a_client_that_leaves_is_counted_and_frees_what_it_held(busy: Workload, 
     assert outcome.ttft_ms[~left].mean() < Cluster.of([slow] * 3, busy).replay().ttft_ms[~left].mean()
 
 
-@pytest.mark.parametrize("written", ["fail:2", "melt:1@5", "slow:0@5:0", "fail:x@3"])
+@pytest.mark.parametrize("written", ["fail:2", "melt:1@5", "slow:0@5:0", "fail:x@3", "slow:1@5", "fail:1@5:2"])
 def test_what_can_not_happen_is_refused(written: str) -> None:
     with pytest.raises(ConfigError, match="event"):
         parse_event(written)

@@ -153,7 +153,7 @@ def test_names_of_the_log_are_kept_where_they_fit() -> None:
         recorded_log("made", CLUSTER, policy, outcome), request_id=names, instances=["a", "b", "c", "d"]
     )
     again = recorded_log("again", CLUSTER, policy, outcome, names=Names.of(source, 4))
-    assert (again.request_id, again.instances) == (names, ["a", "b", "c", "d"])
+    assert (again.request_id, again.instances) == ([f"replayed-{name}" for name in names], ["a", "b", "c", "d"])
     assert Names.of(source, 5).instances is None
     twice = dataclasses.replace(source, request_id=["same"] * len(WORKLOAD))
     assert Names.of(twice, 4).requests is None

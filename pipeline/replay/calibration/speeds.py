@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from lodestar.pipeline.replay.calibration.calibration import InstanceSpeed
+from lodestar.pipeline.replay.calibration.heterogeneity import SIGNIFICANT
 from lodestar.pipeline.replay.calibration.per_instance import Slowness
 
 __all__ = ["slow_notes", "speeds"]
@@ -37,7 +38,9 @@ def slow_notes(slow: Slowness | None, names: list[str]) -> list[str]:
         return []
     test = slow.test
     if not test.differ:
-        return [f"instances are equally fast as far as the log tells (p = {test.p_value:.2g})"]
+        return [
+            f"instances are equally fast as far as the log tells (p = {test.p_value:.2g}, not below {SIGNIFICANT:g})"
+        ]
     apart = [j for j in np.argsort(-np.abs(test.shrunk)) if abs(test.shrunk[j]) > _NORMAL * test.errors[j]]
     named = ", ".join(f"{names[j]} {np.exp(test.shrunk[j]):.3g}" for j in apart)
     return [f"instances differ in speed (p = {test.p_value:.1g}); steps as multiples of the typical: {named or 'none'}"]
