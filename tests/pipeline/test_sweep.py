@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_an_error_of_a_worker_comes_back_as_it_is(workers: int, cluster: Cluster
         replay_all(cluster, {**POLICIES, "broken": Broken()}, SEEDS, run_by)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let ctrl-C be heard, also where a shell started the tests in the background and has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_it_and_what_has_not_begun_never_does() -> None:
     begun: list[int] = []
 
