@@ -125,10 +125,6 @@ class Cluster:
         if self.on_failure not in ON_FAILURE:
             raise ConfigError(f"on failure {self.on_failure!r}; expected one of {', '.join(ON_FAILURE)}")
 
-    def with_engine(self, engine: EngineModel) -> Cluster:
-        """Return the same cluster with another engine in every instance."""
-        return replace(self, engines=[engine] * len(self.engines))
-
     def with_engines(self, engines: list[EngineModel]) -> Cluster:
         """Return the same cluster with other instances."""
         return replace(self, engines=engines)

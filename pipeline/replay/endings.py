@@ -1,4 +1,4 @@
-"""How the requests of a run ended, and when they left the cluster."""
+"""When the requests of a run left the cluster."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from numpy.typing import NDArray
 
 from lodestar.data.log import Workload
 from lodestar.pipeline.replay.cluster import Outcome
-from lodestar.pipeline.replay.state import CANCELLED, LOST
+from lodestar.pipeline.replay.state import CANCELLED
 
-__all__ = ["CANCELLED", "LOST", "left_at_s", "status_of"]
+__all__ = ["left_at_s"]
 
 Floats = NDArray[np.float64]
-
-
-def status_of(run: Outcome) -> NDArray[np.int8]:
-    """Return 0 for a request that was answered, 1 for one its client cancelled, 2 for one that was lost."""
-    return run.status
 
 
 def left_at_s(run: Outcome, workload: Workload) -> Floats:
@@ -24,7 +19,7 @@ def left_at_s(run: Outcome, workload: Workload) -> Floats:
 
     When a request was lost no outcome says; taken as never there, it adds nothing to a queue.
     """
-    cancelled = status_of(run) == CANCELLED
+    cancelled = run.status == CANCELLED
     stayed_s = np.where(np.isnan(run.e2e_ms), 0.0, run.e2e_ms / 1e3)
     if workload.cancel_after_s is not None:
         stayed_s = np.where(cancelled, workload.cancel_after_s, stayed_s)

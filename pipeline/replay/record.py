@@ -19,11 +19,11 @@ from lodestar.data.record_files import write_records
 from lodestar.features.definitions import FEATURES, candidate_features
 from lodestar.models.scorer import score
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.endings import CANCELLED, LOST, status_of
 from lodestar.pipeline.replay.parallel import AnyPolicy, Run, replay_one
 from lodestar.pipeline.replay.policies.contract import probabilities
 from lodestar.pipeline.replay.policies.learned import Learned
 from lodestar.pipeline.replay.python_policy import PythonPolicy
+from lodestar.pipeline.replay.state import CANCELLED, LOST
 
 __all__ = ["Names", "record_replay", "recorded_log"]
 
@@ -182,7 +182,7 @@ def _beside(cluster: Cluster, outcome: Outcome, rows: range) -> pl.DataFrame:
         {
             schema.SNAPSHOT_AGE_MS: pl.Series(_snapshot_age_ms(cluster, outcome)[part]).fill_nan(None),
             schema.CACHED_TOKENS: pl.Series(outcome.cached_tokens[part]).set(pl.Series(~started), None),
-            schema.STATUS: pl.Series(status_of(outcome)[part]).replace_strict(_STATUS, return_dtype=pl.String),
+            schema.STATUS: pl.Series(outcome.status[part]).replace_strict(_STATUS, return_dtype=pl.String),
         }
     )
 

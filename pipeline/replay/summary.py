@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lodestar.data.log import Workload
 from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.comparison import compared_means, compared_tails
-from lodestar.pipeline.replay.endings import CANCELLED, LOST, status_of
 from lodestar.pipeline.replay.flags import flags_of, stability_of
 from lodestar.pipeline.replay.intervals import expanded_interval
 from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resamples
+from lodestar.pipeline.replay.state import CANCELLED, LOST
 from lodestar.pipeline.replay.window import WARMUP_RATIO, Window, window_of
 
 __all__ = ["LATENCIES", "Slo", "distribution", "summary"]
@@ -105,7 +105,7 @@ def _latency(values: Floats, drawn: Resamples) -> dict[str, Any]:
 def _row(policy: str, runs: list[Outcome], workload: Workload, window: Window, slo: Slo) -> dict[str, Any]:
     """Return what is not a latency: hits, SLO, balance, what was not served, stability."""
     ttft, tpot, e2e = (_stacked(runs, name, window) for name in LATENCIES)
-    status = np.stack([status_of(run)[window.rows] for run in runs])
+    status = np.stack([run.status[window.rows] for run in runs])
     started = ~np.isnan(ttft)
     prompt_tokens = (workload.prompt_tokens[window.rows] * started).sum()
     met = (ttft <= slo.ttft_ms) & ~(tpot > slo.tpot_ms) & ~np.isnan(e2e)

@@ -85,7 +85,7 @@ class Forced:
         found = {s.TTFT_MS: outcome.ttft_ms, s.TPOT_MS: outcome.tpot_ms}
         if s.PREFILL_MS in self.parts:
             overhead = np.array([engine.request_overhead_ms + engine.response_overhead_ms for engine in engines])
-            found[s.PREFILL_MS] = outcome.ttft_ms - _queue_ms(outcome) - overhead[self.choices]
+            found[s.PREFILL_MS] = outcome.ttft_ms - outcome.queue_ms - overhead[self.choices]
         ms = np.concatenate([found[name][self.row[part]] for name, part in self.parts.items()])
         return np.where(np.isfinite(ms), np.log(np.maximum(ms, _FLOOR_MS)), self.logged + _NEVER)
 
@@ -106,15 +106,9 @@ class Forced:
 def _latencies(log: RequestLog, workload: Workload) -> dict[str, Floats]:
     """Return what the log tells of each kind; a request of one token has no time between tokens."""
     told = {s.TTFT_MS: log.ttft_ms, s.TPOT_MS: np.where(workload.output_tokens > 1, tpot_ms_of(log), np.nan)}
-    # A replay that does not tell queue times apart has no such phase to compare.
-    if s.PREFILL_MS in log.phases and s.QUEUE_MS in Outcome.__dataclass_fields__:
+    if s.PREFILL_MS in log.phases:
         told[s.PREFILL_MS] = log.phases[s.PREFILL_MS]
     return told
-
-
-def _queue_ms(outcome: Outcome) -> Floats:
-    queue_ms: Floats = getattr(outcome, s.QUEUE_MS)
-    return queue_ms
 
 
 def _fewest(latency: str) -> int:
