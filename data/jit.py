@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numba
 
-__all__ = ["is_first_use", "jit", "jit_as", "jit_inner", "jit_part"]
+__all__ = ["LateFunction", "is_first_use", "jit", "jit_as", "jit_inner", "jit_late", "jit_part"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
 _STAGES: Final = ("data", "features", "models", "reports", "pipeline")
+#: What stands in a folder of this name calls no compiled function outside its own file but shared ones, and none calls
+#: it but by its address: a change there leaves all other machine code as it is.
+_APART: Final = "policies"
 _PART: Final = {
     "error_model": "numpy",
     "nogil": True,
@@ -32,6 +36,8 @@ def _cache_folder() -> Path:
     stamp = hashlib.sha256()
     house = Path(__file__).resolve().parents[1]
     for source in sorted(path for stage in _STAGES for path in (house / stage).rglob("*.py")):
+        if source.parent.name == _APART:
+            continue
         text = source.read_bytes()
         if b"lodestar.data.jit import" in text:
             stamp.update(text)
@@ -43,9 +49,13 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = str(_cache_folder())
 
 
+_BASE: Final = Path(numba.config.CACHE_DIR)
+_LOCK: Final = threading.Lock()
+
+
 def is_first_use() -> bool:
     """Say whether nothing has been compiled on this machine yet, so that a command can say why it takes longer."""
-    return not Path(numba.config.CACHE_DIR).is_dir()
+    return not _BASE.is_dir()
 
 
 def jit(function: F) -> F:
@@ -81,3 +91,41 @@ def jit_as(signature: Any, *, allocates: bool = True) -> Callable[[F], F]:
         return compiled
 
     return decorate
+
+
+class LateFunction:
+    """A function that is compiled, or read from disk, when it is first asked for.
+
+    Attributes:
+        python: what it is compiled from.
+    """
+
+    def __init__(self, signature: Any, python: Callable[..., None]) -> None:
+        self._signature, self.python = signature, python
+        self._compiled: Any = None
+
+    @property
+    def compiled(self) -> Any:
+        """Return the machine code, to call or to hand to compiled code."""
+        if self._compiled is None:
+            with _LOCK:
+                if self._compiled is None:
+                    self._compiled = self._compile()
+        return self._compiled
+
+    def _compile(self) -> Any:
+        source = Path(self.python.__code__.co_filename)
+        folder = _BASE
+        if source.parent.name == _APART:
+            folder = _BASE.with_name(f"{_BASE.name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}")
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder)
+        try:
+            return numba.njit(self._signature, cache=True, error_model="numpy", nogil=True, _nrt=False)(self.python)
+        finally:
+            numba.config.CACHE_DIR = before
+
+
+def jit_late(signature: Any, function: Callable[..., None]) -> LateFunction:
+    """Compile for one signature only, on first use, so that what nobody uses costs nothing; it allocates nothing."""
+    return LateFunction(signature, function)

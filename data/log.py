@@ -56,6 +56,8 @@ class Workload:
         priority: lower goes first in engines that schedule by it, shape (n,); None: all alike.
         cancel_after_s: after its arrival, a client leaves if it has not been served, shape (n,), inf: never; None: no
             client does.
+        session: conversation of each request, numbered from 0 in the order in which they begin, -1: none, shape (n,);
+            None: no request names one.
         inferred: what the log left out → how it was inferred and how well, in words, for every output.
         found: the same with figures, for what `workload_of` inferred.
     """
@@ -68,6 +70,7 @@ class Workload:
     block_tokens: int
     priority: Ints | None = None
     cancel_after_s: Floats | None = None
+    session: Ints | None = None
     inferred: dict[str, str] = field(default_factory=dict)
     found: tuple[Inferred, ...] = ()
 
@@ -87,6 +90,7 @@ class Workload:
             block_offsets=offsets,
             priority=None if self.priority is None else self.priority[:requests],
             cancel_after_s=None if self.cancel_after_s is None else self.cancel_after_s[:requests],
+            session=None if self.session is None else self.session[:requests],
         )
 
 
@@ -115,6 +119,7 @@ class RequestLog:
         block_tokens: None where no blocks are logged.
         phases: phase of a latency as the engine tells it → milliseconds, shape (n,); see ``schema.PHASES``. Empty
             where the log tells none.
+        session: as in `Workload`.
         found: what was added to the log from elsewhere, and how.
     """
 
@@ -137,6 +142,7 @@ class RequestLog:
     block_offsets: Ints
     block_tokens: int | None
     phases: dict[str, Floats] = field(default_factory=dict)
+    session: Ints | None = None
     found: tuple[Inferred, ...] = ()
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from lodestar.models.train import train
 from lodestar.pipeline.calibrating import calibrate_dataset
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.replay import Settings, replay
-from lodestar.pipeline.stages import trained_model
+from lodestar.pipeline.stages import trained_models
 
 NAMES = [policy.name for policy in POLICIES]
 INTRODUCTION = """# Results on real logs
@@ -142,7 +142,7 @@ def main(traces: Path) -> None:
                 ingest(workspace, [traces / "lodestar" / f"sharing{sharing}" / f"{arm}.csv.gz"], f"s{sharing}-{arm}")
             dataset = f"s{sharing}-random"
             reports[dataset] = train(workspace, dataset).to_dict()
-            model = trained_model(workspace, dataset)
+            model = trained_models(workspace, dataset)
             found = [
                 replay(workspace, dataset, Settings(NAMES, measured=(f"s{sharing}-{arm}",)), model).document
                 for arm in ("prefix", "rl")

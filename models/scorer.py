@@ -21,7 +21,7 @@ from lodestar.models.baseline import baseline_ms
 from lodestar.models.latency import LatencyModel
 from lodestar.models.textmodel import Tree, parse_trees
 
-__all__ = ["MAX_LEAVES", "Scorer", "score", "scorer_of"]
+__all__ = ["MAX_LEAVES", "Scorer", "no_scorer", "score", "scorer_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -112,6 +112,29 @@ def score(features: Floats, scorer: Scorer, out_ms: Floats) -> None:
             log_ratio += scorer.leaf[scorer.leaf_start[t] + scorer.bit_position[(lowest * _MAGIC) >> _SHIFT]]
         physical = baseline_ms(features[j], scorer.first, scorer.second, scorer.coefficient_ms, scorer.floor_ms)
         out_ms[j] = scorer.mean_ratio * physical * math.exp(log_ratio)
+
+
+def no_scorer() -> Scorer:
+    """Make a scorer without trees, of the type that compiled code expects where there is no model."""
+    ints, floats = np.zeros(0, dtype=np.int64), np.zeros(0)
+    bools, bits = np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.uint64)
+    return Scorer(
+        node_start=ints,
+        threshold=floats,
+        nan_left=bools,
+        zero_left=bools,
+        zero_missing=bools,
+        tree=bits,
+        keep=bits,
+        leaf_start=ints,
+        leaf=floats,
+        bit_position=ints,
+        first=ints,
+        second=ints,
+        coefficient_ms=floats,
+        floor_ms=0.0,
+        mean_ratio=1.0,
+    )
 
 
 def scorer_of(model: LatencyModel) -> Scorer:

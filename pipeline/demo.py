@@ -21,10 +21,10 @@ from lodestar.models.engine import EngineModel
 from lodestar.models.train import train
 from lodestar.models.tune import tune
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.replay import Replay, Settings, replay
-from lodestar.pipeline.stages import report_latest, trained_model
+from lodestar.pipeline.stages import report_latest, trained_models
 from lodestar.reports.result import read_result
 from lodestar.reports.tables import policies_table, verdict_text
 
@@ -57,7 +57,7 @@ def demo(workspace: Workspace, requests: int, seed: int, console: Console) -> di
     step(f"tune: {TRIALS} trials", lambda: tune(workspace, DATASET, TRIALS, seed))
     replayed: Replay = step(
         f"replay {len(POLICIES)} policies",
-        lambda: replay(workspace, DATASET, Settings(list(POLICIES), seed=seed), trained_model(workspace, DATASET)),
+        lambda: replay(workspace, DATASET, Settings(list(POLICIES), seed=seed), trained_models(workspace, DATASET)),
     )
     written = step("report", lambda: report_latest(workspace, None))
     artifact = workspace.home / "artifact"

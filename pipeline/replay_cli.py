@@ -90,6 +90,24 @@ def replay(
         list[str] | None,
         typer.Option("--sweep", help="Vary a setting, such as rate=0.8,1.0,1.2; again for every combination."),
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Search each policy's settings on the first part of the traffic, and compare default, tuned and "
+            "hindsight-best on the rest, in a table of their own; all other tables stay as without it.",
+        ),
+    ] = False,
+    tune_trials: Annotated[
+        int | None, typer.Option("--tune-trials", min=1, help="Settings to try a policy.", show_default="30")
+    ] = None,
+    tune_ratio: Annotated[
+        float | None,
+        typer.Option("--tune-ratio", help="Share of the requests, from the first, to search on.", show_default="0.5"),
+    ] = None,
+    tune_for: Annotated[
+        str | None, typer.Option("--tune-for", help="TTFT to make small: mean or p99.", show_default="mean")
+    ] = None,
     record: Annotated[
         str | None, typer.Option("--record", help="Directory or file to write the replays to as decision logs.")
     ] = None,
@@ -106,11 +124,13 @@ def replay(
     say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.replay.cluster_file import described_cluster
+    from lodestar.pipeline.replay.policy_names import wants_models
     from lodestar.pipeline.replay.replay import replay as run
     from lodestar.pipeline.replay.settings import Settings
     from lodestar.pipeline.replay.summary import Slo
     from lodestar.pipeline.replay.sweep_points import parse_sweep
-    from lodestar.pipeline.stages import trained_model
+    from lodestar.pipeline.replay.tuning.options import tuning_options
+    from lodestar.pipeline.stages import trained_models
     from lodestar.reports.result import read_result
     from lodestar.reports.tables import replay_tables
 
@@ -136,8 +156,9 @@ def replay(
         shorthands=tuple(words),
         sweeps=tuple(parse_sweep(each) for each in sweep or ()),
         record=record,
+        tuning=tuning_options(tune, tune_trials, tune_ratio, tune_for),
     )
     with progress_bar("replay") as update:
-        model = trained_model(workspace, dataset) if "learned" in policy else None
-        done = run(workspace, dataset, settings, model, lambda what, k, n: update(done=k, of=n or None, what=what))
+        models = trained_models(workspace, dataset) if any(map(wants_models, policy)) else None
+        done = run(workspace, dataset, settings, models, lambda what, k, n: update(done=k, of=n or None, what=what))
     emit(as_json, done.document, lambda: replay_tables(read_result(done.directory)))

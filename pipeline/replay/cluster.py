@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.data import schema
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.asking import Asked
 from lodestar.pipeline.replay.events import ON_FAILURE, Event
-from lodestar.pipeline.replay.loop import no_decision, run
-from lodestar.pipeline.replay.policies.contract import Policy
+from lodestar.pipeline.replay.foresight import room_aside
+from lodestar.pipeline.replay.loop import How, Recorder, Room, no_decision, run
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.prefixes import PrefixTree, prefix_tree
+from lodestar.pipeline.replay.routing.compiled import Memory, no_notice
+from lodestar.pipeline.replay.routing.contract import ENGINE, NOTHING, Fleet, Policy
 from lodestar.pipeline.replay.state import OK, State, new_state
 from lodestar.pipeline.replay.view import RouterView
 
@@ -32,11 +33,18 @@ SmallInts = NDArray[np.int32]
 class Interpreted(Protocol):
     """A policy in plain Python, asked for one instance a decision."""
 
+    @property
+    def probability(self) -> Floats:
+        """Return what it said of every instance at its last decision, shape (m,); NaN where it said nothing."""
+
     def start(self, workload: Workload, snapshot: Floats, seed: int) -> None:
         """Begin a run; `snapshot` (m, len(SNAPSHOT_FIELDS)) will hold what the router sees at each decision."""
 
     def decide(self, i: int) -> int:
         """Return the instance for request i."""
+
+
+AnyPolicy = Policy | Interpreted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class Outcome:
         preemptions: how often it gave its blocks back and was computed again.
         retries: how often it was routed again because its instance failed.
         snapshots: what the router saw for each recorded request, shape (k, m, fields), k = 0 when none was.
+        probabilities: that the policy gave each instance, shape (k, m); NaN where it told none.
+        costs: that it gave each, shape (k, m); NaN where it told none, inf for what was no candidate.
         imbalance: in-flight requests of the fullest instance above the mean, averaged over decisions.
     """
 
@@ -68,6 +78,8 @@ class Outcome:
     preemptions: SmallInts
     retries: SmallInts
     snapshots: Floats
+    probabilities: Floats
+    costs: Floats
     imbalance: float
 
 
@@ -131,7 +143,7 @@ class Cluster:
 
     def replay(
         self,
-        policy: Policy | Interpreted | None = None,
+        policy: AnyPolicy | None = None,
         *,
         forced: Ints | None = None,
         seed: int = 0,
@@ -151,34 +163,47 @@ class Cluster:
             single_steps: take every decode step by itself; the results are the same.
         """
         rows = record if isinstance(record, range) else range(len(self.workload) if record else 0)
-        snapshots = np.full((len(rows), len(self.engines), len(schema.SNAPSHOT_FIELDS)), np.nan)
-        return _outcome(self.final_state(policy, forced, seed, snapshots, rows, single_steps), snapshots)
+        recorder = Recorder.of(rows, len(self.engines))
+        return _outcome(self.final_state(policy, forced, seed, recorder, single_steps)[0], recorder)
 
     def final_state(
         self,
-        policy: Policy | Interpreted | None,
+        policy: AnyPolicy | None,
         forced: Ints | None,
         seed: int,
-        snapshots: Floats,
-        rows: range,
+        recorder: Recorder | None = None,
         single_steps: bool = False,
-    ) -> State:
-        """Run as `replay` does, and return all that is left of the run."""
+    ) -> tuple[State, Memory]:
+        """Run as `replay` does, and return all that is left of the run: the cluster, and the policy's memory."""
         m = len(self.engines)
         uniform, state = self._begin(seed, single_steps)
-        snapshot = np.empty((m, len(schema.SNAPSHOT_FIELDS)))
-        asked = None if policy is None or hasattr(policy, "rule") else policy
-        compiled = cast("Policy", policy) if asked is None and policy is not None else RandomChoice()
-        to = np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64)
-        called = None
+        room = Room.of(m)
+        asked = None if policy is None or isinstance(policy, Policy) else policy
+        compiled = policy if isinstance(policy, Policy) else RandomChoice()
+        decide: Any = no_decision
         if asked is not None:
-            asked.start(self.workload, snapshot, seed)
-            called = Asked(asked.decide)
-        room = (snapshot, np.empty(m), snapshots, rows.start, rows.step)
-        run(state, compiled.rule, compiled.parameters(), called or no_decision, called is not None, to, uniform, *room)
-        if called is not None and called.error is not None:
-            raise called.error
-        return state
+            asked.start(self.workload, room.snapshot, seed)
+            decide = Asked(_deciding(asked, room.probability))
+        memory = compiled.memory.memory(m, len(self.tree.node_end), len(self.workload))
+        listens = asked is None and compiled.notice is not no_notice
+        run(
+            state,
+            compiled.rule.compiled,
+            compiled.notice.compiled,
+            decide,
+            How(asked is not None, listens, NOTHING if asked else compiled.predictor, compiled.pick().numbers()),
+            memory,
+            compiled.parameters(Fleet.of(self.engines)),
+            compiled.predictors,
+            room_aside(state, compiled.predictor == ENGINE),
+            np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64),
+            uniform,
+            room,
+            recorder or Recorder.of(range(0), m),
+        )
+        if asked is not None and decide.error is not None:
+            raise decide.error
+        return state, memory
 
     def _begin(self, seed: int, single_steps: bool) -> tuple[Floats, State]:
         n = len(self.workload)
@@ -198,7 +223,18 @@ class Cluster:
         return uniform, state
 
 
-def _outcome(state: State, snapshots: Floats) -> Outcome:
+def _deciding(policy: Interpreted, probability: Floats) -> Callable[[int], int]:
+    """Let a policy decide, and take down what it says of probabilities."""
+
+    def decide(i: int) -> int:
+        chosen = policy.decide(i)
+        probability[:] = policy.probability
+        return chosen
+
+    return decide
+
+
+def _outcome(state: State, recorder: Recorder) -> Outcome:
     requests, clock = np.asarray(state.requests), np.asarray(state.clock)[0]
     finished_s = np.where(requests["status"] == OK, requests["finished_s"], np.nan)
     # A request of one token has no time per later token.
@@ -214,6 +250,8 @@ def _outcome(state: State, snapshots: Floats) -> Outcome:
         queue_ms=(requests["started_s"] - requests["entered_s"]) * 1e3,
         preemptions=requests["preemptions"].copy(),
         retries=requests["retries"].copy(),
-        snapshots=snapshots,
+        snapshots=recorder.snapshots,
+        probabilities=recorder.probabilities,
+        costs=recorder.costs,
         imbalance=float(clock["imbalance"]) / max(int(clock["decisions"]), 1),
     )

@@ -40,6 +40,8 @@ def write_replay(
     pl.concat(queues).write_parquet(directory / "queue.parquet")
     if "sweep" in document:
         sweep_frame(document["sweep"]).write_parquet(directory / "sweep.parquet")
+    if "tuning" in document:
+        sweep_frame(document["tuning"]).write_parquet(directory / "tuning.parquet")
     if calibration is not None:
         calibration.write_parquet(directory / "calibration.parquet")
     # Last, so that a directory with a document is complete.

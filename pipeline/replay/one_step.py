@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,8 +17,10 @@ from lodestar.data.reconstruction.reconstruct import complete_snapshot
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.crossfit import cross_fit
 from lodestar.models.rows import rows_of
+from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.estimators import OneStepInput, estimators
-from lodestar.pipeline.replay.policies.contract import Policy, probabilities
+from lodestar.pipeline.replay.parallel import AnyPolicy
+from lodestar.pipeline.replay.routing.contract import Fleet
 
 __all__ = ["OneStep", "one_step"]
 
@@ -41,7 +44,13 @@ class OneStep:
 
 
 def one_step(
-    log: RequestLog, workload: Workload, propensity: Floats, note: str | None, policies: list[Policy], seed: int
+    log: RequestLog,
+    workload: Workload,
+    propensity: Floats,
+    note: str | None,
+    policies: Mapping[str, AnyPolicy],
+    fleet: Fleet,
+    seed: int,
 ) -> OneStep:
     """Estimate the mean TTFT of each policy by DM, SNIPS and DR, with a predictor cross-fitted over blocks of time.
 
@@ -76,46 +85,32 @@ def one_step(
             f"{known.sum() - usable.sum()} of {known.sum()} decisions left out: no propensity or no candidates"
         )
     rows: list[dict[str, Any]] = []
-    for policy in policies:
-        missing = [name for name in policy.fields if np.isnan(snapshot[name][usable][log.candidate[usable]]).any()]
-        if missing:
-            notes.append(f"none of {policy.name}: the log lacks {', '.join(missing)} for some candidates")
+    for name, policy in policies.items():
+        scored = score_decisions(policy, log, workload, snapshot, fleet)
+        target = scored.probability[usable]
+        if np.isnan(target).any():
+            notes.append(f"none of {name}: {'; '.join(scored.not_scored)}")
             continue
-        found, failed = _estimates(_inputs(log, snapshot, usable, propensity, predicted_ms, policy), policy)
+        inputs = OneStepInput(
+            cost_ms=log.ttft_ms[usable],
+            chosen=log.chosen[usable],
+            propensity=propensity[usable],
+            target_probability=target,
+            predicted_ms=predicted_ms[usable],
+        )
+        found, failed = _estimates(inputs, name)
         rows += found
-        notes += failed
+        notes += [*(f"{name}: {note}" for note in scored.notes), *failed]
     return OneStep(rows, "; ".join(notes) or None, calibration, inferred)
 
 
-def _inputs(
-    log: RequestLog,
-    snapshot: dict[str, Floats],
-    usable: NDArray[np.bool_],
-    propensity: Floats,
-    predicted_ms: Floats,
-    policy: Policy,
-) -> OneStepInput:
-    """Ask the policy what it would have done in every usable decision."""
-    seen = np.stack([snapshot[name][usable] for name in schema.SNAPSHOT_FIELDS], axis=-1)
-    seen[~log.candidate[usable]] = np.nan
-    return OneStepInput(
-        cost_ms=log.ttft_ms[usable],
-        chosen=log.chosen[usable],
-        propensity=propensity[usable],
-        target_probability=probabilities(
-            policy, log.prompt_tokens[usable].astype(np.float64), np.ascontiguousarray(seen)
-        ),
-        predicted_ms=predicted_ms[usable],
-    )
-
-
-def _estimates(inputs: OneStepInput, policy: Policy) -> tuple[list[dict[str, Any]], list[str]]:
+def _estimates(inputs: OneStepInput, policy: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Return every estimator's row, and why there is none of some."""
     rows, failed = [], []
     block = max(1, len(inputs.cost_ms) // _BLOCKS)
     for name, estimate in estimators().items():
         try:
-            rows.append(estimate(inputs, policy.name, block).to_dict())
+            rows.append(estimate(inputs, policy, block).to_dict())
         except DataError as error:  # no logged decision is one that this policy would make
-            failed.append(f"no {name} of {policy.name}: {error}")
+            failed.append(f"no {name} of {policy}: {error}")
     return rows, failed

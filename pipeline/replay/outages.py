@@ -8,8 +8,11 @@ from lodestar.data.jit import jit_part
 from lodestar.pipeline.replay.cache import clear
 from lodestar.pipeline.replay.decoding import leave
 from lodestar.pipeline.replay.engine import advance, cut_run
+from lodestar.pipeline.replay.listener import Listener, tell, tell_left
 from lodestar.pipeline.replay.prefix_index import forget_instance
 from lodestar.pipeline.replay.queueing import drop_incoming, drop_waiting
+from lodestar.pipeline.replay.router import hear
+from lodestar.pipeline.replay.routing.compiled import DONE
 from lodestar.pipeline.replay.state import CANCELLED, LOST, OK, Instance, Request, State
 
 __all__ = ["apply_change", "cancel", "lose"]
@@ -19,7 +22,7 @@ _FAIL, _JOIN, _LEAVE = 0, 1, 2
 
 
 @jit_part
-def cancel(state: State, i: int, now_s: float) -> None:
+def cancel(state: State, i: int, now_s: float, listener: Listener) -> None:
     """End request i because its client has left: at once where it waits, with the step in flight where it runs."""
     request, j = state.requests[i], state.requests[i].instance
     if request.status != OK:
@@ -32,6 +35,7 @@ def cancel(state: State, i: int, now_s: float) -> None:
         return
     instance = state.instances[j]
     _stop_counting(request, instance, now_s)
+    tell(state, listener, DONE, i, j, now_s, np.nan)
     request.status = CANCELLED
     if drop_waiting(state, i, j):
         instance.preempted_tokens -= request.generated_tokens
@@ -63,19 +67,21 @@ def lose(state: State, i: int) -> None:
 
 
 @jit_part
-def apply_change(state: State, kind: int, j: int, factor: float, now_s: float) -> None:
+def apply_change(state: State, kind: int, j: int, factor: float, now_s: float, listener: Listener) -> None:
     """Let instance j fail, join, leave or slow down."""
     instance = state.instances[j]
     advance(state, j, now_s)
     if kind == _FAIL:
         if instance.present:
-            _fail(state, j, now_s)
+            _fail(state, j, now_s, listener)
     elif kind == _JOIN:
         if not instance.present:
             instance.present = True
             instance.joined_s = now_s
         instance.candidate = True
     elif kind == _LEAVE:
+        if instance.candidate:
+            tell_left(listener, j, now_s)
         instance.candidate = False
     else:
         cut_run(instance, now_s)
@@ -84,28 +90,31 @@ def apply_change(state: State, kind: int, j: int, factor: float, now_s: float) -
 
 
 @jit_part
-def _fail(state: State, j: int, now_s: float) -> None:
+def _fail(state: State, j: int, now_s: float, listener: Listener) -> None:
     """Drop all that instance j was doing, and its cache; its requests are routed again, or lost."""
     instance = state.instances[j]
+    hear(state, j, np.inf, listener)  # answers on their way still come
     first = state.clock[0].retry_tail
     while instance.first_incoming >= 0:
         i = instance.first_incoming
         instance.first_incoming = state.requests[i].next_queued
-        _give_up(state, i, now_s)
+        _give_up(state, i, j, now_s, listener)
     while instance.first_waiting >= 0:
         i = instance.first_waiting
         instance.first_waiting = state.requests[i].next_queued
-        _give_up(state, i, now_s)
+        _give_up(state, i, j, now_s, listener)
     if instance.partial >= 0:
         _let_go(state, instance.partial, j)
-        _give_up(state, instance.partial, now_s)
+        _give_up(state, instance.partial, j, now_s, listener)
     for at in range(instance.fresh):
         _let_go(state, state.fresh[j, at], j)
-        _give_up(state, state.fresh[j, at], now_s)
+        _give_up(state, state.fresh[j, at], j, now_s, listener)
     while instance.decoding > 0:
         i = leave(state, 0, j)
         _let_go(state, i, j)
-        _give_up(state, i, now_s)
+        _give_up(state, i, j, now_s, listener)
+    if instance.candidate:
+        tell_left(listener, j, now_s)
     clear(state, j)
     _sort_retries(state, first)
     _reset(instance)
@@ -128,12 +137,13 @@ def _let_go(state: State, i: int, j: int) -> None:
 
 
 @jit_part
-def _give_up(state: State, i: int, now_s: float) -> None:
+def _give_up(state: State, i: int, j: int, now_s: float, listener: Listener) -> None:
     """Queue a request of a failed instance for another try, or lose it."""
     request, clock = state.requests[i], state.clock[0]
     request.aborting = 0
     if request.status == CANCELLED:
         return
+    tell(state, listener, DONE, i, j, now_s, np.nan)
     if not clock.retry_failed:
         if not request.first_token_s <= now_s:
             request.first_token_s = np.nan

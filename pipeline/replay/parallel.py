@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.python_policy import PythonPolicy
+from lodestar.pipeline.replay.routing.contract import Policy
 
 __all__ = ["SERIAL", "AnyPolicy", "Mapper", "Run", "begin", "cores", "mapper", "replay_all", "replay_one"]
 

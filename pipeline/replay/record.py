@@ -16,13 +16,8 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.log import RequestLog
 from lodestar.data.native_write import decision_records
 from lodestar.data.record_files import write_records
-from lodestar.features.definitions import FEATURES, candidate_features
-from lodestar.models.scorer import score
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.parallel import AnyPolicy, Run, replay_one
-from lodestar.pipeline.replay.policies.contract import probabilities
-from lodestar.pipeline.replay.policies.learned import Learned
-from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.state import CANCELLED, LOST
 
 __all__ = ["Names", "record_replay", "recorded_log"]
@@ -63,8 +58,9 @@ def record_replay(path: Path, cluster: Cluster, policy: AnyPolicy, seed: int, na
     """Write the decision log of one replay.
 
     Of every request: the candidates with what the router knew of each, score and probability, the choice, the outcome.
-    A policy in plain Python gives no probabilities, and one without a model no scores. A request that was routed again
-    has its last decision; one that was lost has status 'error'.
+    The score is the cost that the policy gave a candidate, lower is better. A policy in plain Python gives no scores,
+    and probabilities only if it returns them. A request that was routed again has its last decision; one that was lost
+    has status 'error'.
 
     Where the snapshots of all requests are more than `SNAPSHOTS_AT_ONCE`, the replay is done again for each part, which
     gives the same.
@@ -101,10 +97,11 @@ def recorded_log(
     workload, m, names = cluster.workload, len(cluster.engines), names or Names()
     rows = rows or range(len(workload))
     part = slice(rows.start, rows.stop)
-    seen = outcome.snapshots[rows.start - first : rows.stop - first]
+    kept = slice(rows.start - first, rows.stop - first)
+    seen = outcome.snapshots[kept]
     chosen = np.asarray(outcome.instance[part], dtype=np.int64)
     candidate = ~np.isnan(seen).all(axis=2) & (chosen >= 0)[:, None]
-    probability = _probabilities(policy, workload.prompt_tokens[part], seen, candidate)
+    probability = np.where((chosen >= 0)[:, None], outcome.probabilities[kept], np.nan)
     propensity = np.where(chosen >= 0, probability[np.arange(len(rows)), chosen], np.nan)
     offsets = workload.block_offsets[rows.start : rows.stop + 1]
     return RequestLog(
@@ -145,7 +142,8 @@ def _records(cluster: Cluster, policy: AnyPolicy, seed: int, names: Names) -> It
         first = 0 if len(outcome.snapshots) == n else window.start
         for rows in _parts(window, CANDIDATES_AT_ONCE // m):
             log = recorded_log("", cluster, policy, outcome, rows, first, names)
-            yield decision_records(log, _beside(cluster, outcome, rows), _scores(policy, log), every_field=True)
+            scores = _scores(outcome, rows, first)
+            yield decision_records(log, _beside(cluster, outcome, rows), scores, every_field=True)
 
 
 def _parts(rows: range, size: int) -> Iterator[range]:
@@ -153,25 +151,10 @@ def _parts(rows: range, size: int) -> Iterator[range]:
         yield range(first, min(first + max(1, size), rows.stop))
 
 
-def _probabilities(
-    policy: AnyPolicy, prompt_tokens: NDArray[np.int64], seen: Floats, candidate: NDArray[np.bool_]
-) -> Floats:
-    if isinstance(policy, PythonPolicy):
-        return np.full(candidate.shape, np.nan)
-    return probabilities(policy, prompt_tokens.astype(np.float64), seen)
-
-
-def _scores(policy: AnyPolicy, log: RequestLog) -> Floats | None:
-    """Return what the learned policy minimises: the predicted TTFT of every candidate; None for other policies."""
-    if not isinstance(policy, Learned):
-        return None
-    seen = np.stack([log.snapshot[name] for name in schema.SNAPSHOT_FIELDS], axis=-1)
-    scores = np.empty(log.candidate.shape)
-    features = np.empty((len(log.instances), len(FEATURES)))
-    for i in range(len(log)):
-        candidate_features(float(log.prompt_tokens[i]), seen[i], features)
-        score(features, policy.scorer, scores[i])
-    return scores
+def _scores(outcome: Outcome, rows: range, first: int) -> Floats | None:
+    """Return what the policy minimises, for every candidate; None for a policy that gives no costs."""
+    scores = outcome.costs[rows.start - first : rows.stop - first]
+    return None if np.isnan(scores).all() else np.where(np.isinf(scores), np.nan, scores)
 
 
 def _beside(cluster: Cluster, outcome: Outcome, rows: range) -> pl.DataFrame:

@@ -18,7 +18,6 @@ from lodestar.data.reconstruction.arrivals_from import joined_arrivals
 from lodestar.data.reconstruction.reconstruct import propensity_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
-from lodestar.models.latency import LatencyModel
 from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, can_calibrate, usable_requests
 from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
 from lodestar.pipeline.replay.carried import carry_calibration
@@ -29,12 +28,12 @@ from lodestar.pipeline.replay.files import write_replay
 from lodestar.pipeline.replay.measured import compare_measured
 from lodestar.pipeline.replay.one_step import one_step
 from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper, Run, mapper, replay_all, replay_one
-from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
-from lodestar.pipeline.replay.policies.contract import Policy
-from lodestar.pipeline.replay.policy_file import is_python_policy, load_python_policy
+from lodestar.pipeline.replay.policies import POLICIES
+from lodestar.pipeline.replay.policy_names import find_policy, make_policy
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.record import Names, record_replay
 from lodestar.pipeline.replay.record_targets import Target, record_targets
+from lodestar.pipeline.replay.routing.contract import NOTHING, Fleet, Models, Policy
 from lodestar.pipeline.replay.settings import Settings
 from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.sweep import sweep
@@ -66,11 +65,11 @@ def replay(
     workspace: Workspace,
     dataset: str,
     settings: Settings,
-    model: LatencyModel | None = None,
+    models: Models | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Calibrate, judge, replay every policy, estimate one step, and write the result into the workspace."""
-    policies = {name: _policy(name, model) for name in settings.policies}
+    policies = {name: find_policy(name, models) for name in settings.policies}
     seeds = range(settings.seed, settings.seed + settings.seeds)
     targets = record_targets(settings.record, settings.policies, seeds) if settings.record else []
     log = _log(workspace, dataset, settings.arrivals_from)
@@ -92,7 +91,7 @@ def replay(
         outcomes = replay_all(cluster, policies, seeds, cores, progress, every)
         per_s = len(policies) * len(seeds) * len(workload) / (time.perf_counter() - started)
         drawn = _on_draws(cluster, policies, seeds, engines, settings, cores)
-        steps = one_step(log, workload, propensity, note, _compiled(policies), settings.seed)
+        steps = one_step(log, workload, propensity, note, policies, _fleet(log, engines), settings.seed)
         document = {
             "dataset": dataset,
             "estimand": ESTIMAND,
@@ -128,8 +127,9 @@ def replay(
     return Replay(document, write_replay(workspace, document, workload, outcomes, every, steps.calibration))
 
 
-def _policy(name: str, model: LatencyModel | None) -> AnyPolicy:
-    return load_python_policy(name) if is_python_policy(name) else make_policy(name, model)
+def _fleet(log: RequestLog, engines: Engines) -> Fleet:
+    """Return the instances of the log, as they were when it was made."""
+    return Fleet(log.instances, [engines.as_logged[j % len(engines.as_logged)] for j in range(len(log.instances))])
 
 
 def _compiled(policies: Mapping[str, AnyPolicy]) -> list[Policy]:
@@ -221,7 +221,8 @@ def _record(targets: list[Target], cluster: Cluster, policies: Mapping[str, AnyP
 
 def _logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
     """Return the policy that made the log, where it is known by name or by its uniform propensities."""
-    if log.policy in {heuristic.name for heuristic in HEURISTICS}:
+    known = {policy.name for policy in POLICIES if policy.predictor == NOTHING}
+    if log.policy in known:
         return make_policy(log.policy)
     decided = log.chosen >= 0
     uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)

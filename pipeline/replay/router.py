@@ -1,4 +1,4 @@
-"""What the router sees and does at each arrival: the snapshot, the draw, the dispatch."""
+"""What the router sees and does at each arrival: the snapshot, and the dispatch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from lodestar.data import schema
 from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.decoding import blocks_needed, steps_done
 from lodestar.pipeline.replay.engine import advance
+from lodestar.pipeline.replay.listener import Listener, tell
 from lodestar.pipeline.replay.prefix_index import believed_hit, enter
 from lodestar.pipeline.replay.queueing import send
+from lodestar.pipeline.replay.routing.compiled import DONE, FIRST_TOKEN
 from lodestar.pipeline.replay.state import State
 
-__all__ = ["dispatch", "draw", "hear", "observe", "scrape"]
+__all__ = ["dispatch", "hear", "observe", "scrape"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _HIT = schema.SNAPSHOT_FIELDS.index(schema.HIT_RATIO)
 _INFLIGHT = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
@@ -30,21 +33,23 @@ _AGE = schema.SNAPSHOT_FIELDS.index(schema.LAST_ACCESS_AGE_S)
 
 
 @jit_inner
-def observe(state: State, i: int, out: Floats) -> int:
+def observe(state: State, i: int, listener: Listener, out: Floats, candidates: Ints) -> int:
     """Fill `out` (m, len(SNAPSHOT_FIELDS)) with what the router knows of every instance as it decides on request i.
 
-    An instance that is not there has a row of NaN. Returns how many candidates there are.
+    An instance that is not there has a row of NaN. Fills `candidates` (m,) from the left with those that are, and
+    returns how many.
     """
     request, clock = state.requests[i], state.clock[0]
-    now_s, candidates = clock.now_s, 0
+    now_s, count = clock.now_s, 0
     for j in range(out.shape[0]):
         instance = state.instances[j]
         if not instance.candidate:
             for field in range(out.shape[1]):
                 out[j, field] = np.nan
             continue
-        candidates += 1
-        hear(state, j, now_s)
+        candidates[count] = j
+        count += 1
+        hear(state, j, now_s, listener)
         hit, age_s = believed_hit(state, request, j, now_s)
         done = steps_done(instance, now_s)
         if clock.scrape_interval_s == 0.0:
@@ -60,12 +65,12 @@ def observe(state: State, i: int, out: Floats) -> int:
         out[j, _PREFILL_TOKENS] = instance.prefill_tokens
         out[j, _DECODE_TOKENS] = context - instance.decoding_prompt_tokens
         out[j, _AGE] = age_s
-    return candidates
+    return count
 
 
 @jit_inner
-def hear(state: State, j: int, now_s: float) -> None:
-    """Count what instance j has answered by now."""
+def hear(state: State, j: int, now_s: float, listener: Listener) -> None:
+    """Count what instance j has answered by now, and tell the policy."""
     instance = state.instances[j]
     while instance.first_unheard >= 0 and not state.requests[instance.first_unheard].first_token_s > now_s:
         request = state.requests[instance.first_unheard]
@@ -73,12 +78,14 @@ def hear(state: State, j: int, now_s: float) -> None:
             request.heard = 1
             instance.inflight_prefill -= 1
             instance.prefill_tokens -= request.prompt_tokens
+            tell(state, listener, FIRST_TOKEN, instance.first_unheard, j, request.first_token_s, np.nan)
         instance.first_unheard = request.next_first
     while instance.first_unfinished >= 0 and not state.requests[instance.first_unfinished].finished_s > now_s:
         request = state.requests[instance.first_unfinished]
         if request.heard < 2:
             request.heard = 2
             instance.inflight -= 1
+            tell(state, listener, DONE, instance.first_unfinished, j, request.finished_s, np.nan)
         instance.first_unfinished = request.next_finished
 
 
@@ -108,20 +115,6 @@ def scrape(state: State, now_s: float) -> None:
         if instance.present and instance.joined_s < at_s:
             advance(state, j, at_s)
             _read_metrics(state, j, steps_done(instance, at_s))
-
-
-@jit_inner
-def draw(probability: Floats, uniform: float) -> int:
-    """Pick an instance by its probability with one uniform number, so that the same number gives the same pick."""
-    total = 0.0
-    pick = -1
-    for j in range(len(probability)):
-        if probability[j] > 0.0:
-            pick = j
-            total += probability[j]
-            if uniform < total:
-                break
-    return pick
 
 
 @jit_inner

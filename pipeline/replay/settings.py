@@ -8,6 +8,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.pipeline.replay.cluster_spec import ClusterSpec
 from lodestar.pipeline.replay.summary import Slo
 from lodestar.pipeline.replay.sweep_points import Sweep, points
+from lodestar.pipeline.replay.tuning.options import TuningOptions
 from lodestar.pipeline.replay.window import WARMUP_RATIO
 
 __all__ = ["Settings"]
@@ -37,6 +38,7 @@ class Settings:
         shorthands: options of the command line that came on top of it.
         sweeps: what to vary.
         record: where to write the replays as decision logs.
+        tuning: how to tune the policies; None: they stay as they are named.
     """
 
     policies: list[str]
@@ -56,6 +58,7 @@ class Settings:
     shorthands: tuple[str, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     record: str | None = None
+    tuning: TuningOptions | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no comparison."""
@@ -97,4 +100,5 @@ class Settings:
         if self.cluster_file:
             words += [f"--cluster {self.cluster_file}"]
         words += [*self.shorthands, *(f"--sweep {sweep}" for sweep in self.sweeps)]
+        words += self.tuning.words if self.tuning else []
         return " ".join(words)

@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 #: Half the memory, and so twice the records in the processor's cache.
 Small = Annotated[int, np.int32]
-R = TypeVar("R", covariant=True)
+R = TypeVar("R")
 
 #: How a request ended.
 OK, CANCELLED, LOST = 0, 1, 2
@@ -46,6 +46,9 @@ class Records(Protocol[R]):
 
     def __getitem__(self, index: int) -> R:
         """Return one record, to read or to change in place."""
+
+    def __setitem__(self, index: int, record: R) -> None:
+        """Copy a record into this place."""
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -66,6 +69,7 @@ class Request:
     path_from: Small  # its nodes are State.path[path_from:path_to]
     path_to: Small
     priority: Small
+    session: Small
     instance: Small
     cached_tokens: Small  # found in the engine's cache when first admitted
     router_hit_tokens: Small  # that the router believed to be there
@@ -172,6 +176,7 @@ class Clock:
     index_ttl_s: float
     imbalance: float
     decisions: int
+    candidates: int  # of the decision at hand
     next_arrival: int
     next_change: int
     next_cancel: int
@@ -308,6 +313,7 @@ def _requests(workload: Workload, tree: PrefixTree, work_factor: Floats) -> NDAr
     requests["path_from"], requests["path_to"] = tree.offsets[:-1], tree.offsets[1:]
     requests["work_factor"] = work_factor
     requests["instance"] = -1
+    requests["session"] = -1 if workload.session is None else workload.session
     if workload.priority is not None:
         requests["priority"] = workload.priority
     for name in ("entered_s", "started_s", "first_token_s", "finished_s"):

@@ -18,7 +18,7 @@ from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.fidelity import mean_error, ttft_statistics
 from lodestar.pipeline.replay.gates import RUNS, Comparison, Gate, gates_of
 from lodestar.pipeline.replay.parallel import SERIAL, Mapper
-from lodestar.pipeline.replay.policies.contract import Policy
+from lodestar.pipeline.replay.routing.contract import Policy
 
 __all__ = ["Gate", "Trust", "judge", "unjudged"]
 

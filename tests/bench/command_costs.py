@@ -19,7 +19,7 @@ from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.intervals import block_bootstrap_mean
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 
 RUNS = 15
 

@@ -18,7 +18,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.workloads.write import write_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 
 __all__ = ["RATES_PER_S", "Bench", "Beside", "Case", "Table", "beside_peer", "loop_costs", "own_process", "verdict"]
 

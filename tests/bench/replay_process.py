@@ -17,7 +17,7 @@ from lodestar.data.log import Workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.summary import summary
 
 __all__ = ["peak_mib"]

@@ -26,13 +26,14 @@ from lodestar.models.fit import fit
 from lodestar.models.latency import LatencyModel
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import rows_of
-from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
-from lodestar.pipeline.replay.policies.contract import Policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.record import recorded_log
+from lodestar.pipeline.replay.routing.contract import Models, Policy
 
 __all__ = ["SECTIONS"]
 
+HEURISTICS: Final = ("random", "least-request", "aibrix-prefix-cache", "least-uncached-tokens")
 LOOP_PER_S: Final = 400_000
 LEARNED_PER_S: Final = 40_000
 PYTHON_PER_S: Final = 20_000
@@ -44,7 +45,7 @@ def in_loop(bench: Bench) -> Table:
     """Requests a second in the loop, for each workload and policy."""
     rows = []
     for case in [*bench.sharing09, *bench.poisson]:
-        for policy in (heuristic.name for heuristic in HEURISTICS):
+        for policy in HEURISTICS:
             cost = middle(loop_costs(case, policy, bench.runs))
             per_s = len(case.cluster.workload) / cost.cpu_s
             rows.append((case.title, policy, *_speeds(case, cost), verdict(">= 400,000/s", per_s >= LOOP_PER_S)))
@@ -132,7 +133,7 @@ def conversation(bench: Bench) -> Table:
     head = ("workload", "policy / peer's router", "loop s (CPU): ours", "peer", "ratio (CPU)", "target")
     rows = []
     for case in bench.mooncake:
-        for policy in (heuristic.name for heuristic in HEURISTICS):
+        for policy in HEURISTICS:
             peers = ("–", "–")
             if bench.peer and policy != "least-request":
                 both = beside_peer(bench.peer, case, policy, bench.runs, bench.folder / "home")
@@ -171,7 +172,7 @@ def learned(bench: Bench) -> Table:
     model = _model(case)
     rows = []
     for title, policy in (
-        (f"learned, {_shape(model)}", make_policy("learned", model)),
+        (f"learned, {_shape(model)}", make_policy("learned", Models.of(model))),
         ("random", make_policy("random")),
     ):
         cost = middle(_runs(case, policy, bench.runs))

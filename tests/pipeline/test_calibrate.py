@@ -20,7 +20,7 @@ from lodestar.pipeline.replay.calibration.forced import Forced
 from lodestar.pipeline.replay.calibration.per_instance import slowness
 from lodestar.pipeline.replay.calibration.stretch import stretch_of
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 
 TRUTH = replace(EngineModel.preset("a100-llama-3.1-8b"), kv_capacity_tokens=150_000, noise_ratio=0.03)

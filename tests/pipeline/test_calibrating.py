@@ -18,7 +18,7 @@ from lodestar.models.engine import EngineModel
 from lodestar.pipeline.calibrating import calibrate_dataset
 from lodestar.pipeline.replay.calibration.files import calibrated_path, load_cluster
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 
 TRUTH = EngineModel.preset("a100-llama-3.1-8b")

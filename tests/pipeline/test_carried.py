@@ -12,7 +12,7 @@ from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.carried import carry_calibration
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.window import window_of
 

@@ -15,7 +15,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.models.engine import COEFFICIENTS, EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from oracles.step_by_step import serve
 
 requests = st.lists(
@@ -142,7 +142,7 @@ def test_a_batch_of_c_waits_as_m_m_c(plain: Callable[..., Workload], servers: in
 def test_nothing_is_lost_or_left_behind(busy: Workload, slow: EngineModel, policy: str, capacity: int) -> None:
     engine = replace(slow, kv_capacity_tokens=capacity)
     cluster = Cluster.of([engine] * 3, busy)
-    state = cluster.final_state(make_policy(policy), None, 0, np.empty((0, 3, 10)), range(0))
+    state, _ = cluster.final_state(make_policy(policy), None, 0)
     requests, instances, slots = (np.asarray(part) for part in (state.requests, state.instances, state.slots))
     assert (requests["finished_s"] >= requests["first_token_s"]).all()
     assert (requests["first_token_s"] > requests["arrived_at_s"]).all()

@@ -15,7 +15,7 @@ from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.measured import compare_measured, one_run
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 
 ENGINE = replace(EngineModel.preset("a100-llama-3.1-8b"), kv_capacity_tokens=150_000, noise_ratio=0.05)

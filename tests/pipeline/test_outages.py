@@ -16,7 +16,9 @@ from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.events import Event, parse_event
-from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
+from lodestar.pipeline.replay.policies import POLICIES
+from lodestar.pipeline.replay.policy_names import make_policy
+from lodestar.pipeline.replay.routing.contract import MODEL
 from lodestar.pipeline.replay.state import CANCELLED, LOST, OK
 from lodestar.pipeline.replay.view import RouterView
 
@@ -137,7 +139,7 @@ clusters = st.tuples(
         max_size=6,
     ),
     st.sampled_from(["retry", "lose"]),
-    st.sampled_from([policy.name for policy in HEURISTICS]),
+    st.sampled_from([policy.name for policy in POLICIES if policy.predictor != MODEL]),
     st.sampled_from([6_000, 20_000, 400_000]),
     st.sampled_from([0.0, 130.0]),
     st.booleans(),
@@ -170,7 +172,7 @@ def test_whatever_happens_every_request_ends_once_and_everything_is_given_back(
     view = RouterView(interval_ms, index_block_tokens=1 + 15 * (m % 2), index_capacity_blocks=300 * (m % 3))
     there = [event for event in events if event.instance < m]
     cluster = Cluster.of(engines, workload, view, there, on_failure)
-    state = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), range(0))
+    state, memory = cluster.final_state(make_policy(policy), None, seed)
     requests, instances, slots = (np.asarray(part) for part in (state.requests, state.instances, state.slots))
     answered = requests["status"] == OK
     assert (requests["finished_s"][answered] >= requests["first_token_s"][answered]).all()
@@ -184,5 +186,6 @@ def test_whatever_happens_every_request_ends_once_and_everything_is_given_back(
     assert (slots["users"] == 0).all()
     assert slots["cached_blocks"].sum() == instances["idle_blocks"].sum()
     assert (np.asarray(state.block_phase) == 0).all()
-    again = cluster.final_state(make_policy(policy), None, seed, np.empty((0, m, 10)), range(0))
+    again, remembered = cluster.final_state(make_policy(policy), None, seed)
     assert np.asarray(again.requests).tobytes() == requests.tobytes()
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(memory, remembered, strict=True))

@@ -1,4 +1,4 @@
-"""Every policy keeps the contract, and each does what its source says."""
+"""What one policy does: AIBrix's prefix-cache and least-request, worked by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from lodestar.data import schema
 from lodestar.data.errors import ConfigError
-from lodestar.pipeline.replay.policies import HEURISTICS, make_policy
+from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
-from lodestar.pipeline.replay.policies.contract import Policy, probabilities
-from lodestar.pipeline.replay.router import draw as compiled_draw
+from lodestar.pipeline.replay.policies.least_request import LeastRequest
+from lodestar.pipeline.replay.policies.least_uncached_tokens import LeastUncachedTokens
+from lodestar.pipeline.replay.policy_names import make_policy
+from lodestar.pipeline.replay.routing.contract import Fleet, Policy
+from lodestar.pipeline.replay.routing.pick import Pick, draw
+from lodestar.pipeline.replay.routing.policy_state import PolicyState
 
-NAMES = [policy.name for policy in HEURISTICS]
 Floats = NDArray[np.float64]
 
 
@@ -24,37 +27,23 @@ def snapshot(inflight: list[float], hit: list[float] | None = None) -> Floats:
     return rows
 
 
+def fleet(instances: int) -> Fleet:
+    return Fleet.of([EngineModel()] * instances)
+
+
 def decide(policy: Policy, rows: Floats) -> list[float]:
-    return [float(value) for value in probabilities(policy, np.array([1000.0]), rows[None])[0]]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_probabilities_sum_to_one_and_follow_the_candidates(name: str) -> None:
-    rng = np.random.default_rng(2)
-    for _ in range(200):
-        rows = snapshot(rng.integers(0, 12, 6).tolist(), rng.choice([0.0, 0.1, 0.5, 0.9], 6).tolist())
-        order = rng.permutation(6)
-        straight = np.array(decide(make_policy(name), rows))
-        assert straight.sum() == pytest.approx(1.0)
-        assert (straight >= 0).all()
-        np.testing.assert_allclose(decide(make_policy(name), rows[order]), straight[order])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_one_candidate_gets_everything_and_none_gets_nothing(name: str) -> None:
-    rows = snapshot([3.0, 1.0, 2.0], [0.2, 0.9, 0.0])
-    rows[1:] = np.nan
-    assert decide(make_policy(name), rows) == [1.0, 0.0, 0.0]
+    state = PolicyState(policy, fleet(len(rows)))
+    return policy.choose(state.request(0.0, 1000), rows, state, np.random.default_rng(0)).probability.tolist()
 
 
 def test_least_request_splits_ties() -> None:
-    assert decide(make_policy("least-request"), snapshot([2, 1, 1, 5])) == [0.0, 0.5, 0.5, 0.0]
+    assert decide(LeastRequest(), snapshot([2, 1, 1, 5])) == [0.0, 0.5, 0.5, 0.0]
 
 
 def test_least_request_counts_an_instance_without_metrics_as_idle() -> None:
     rows = snapshot([2, 1])
     rows[0, schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)] = np.nan
-    assert decide(make_policy("least-request"), rows) == [1.0, 0.0]
+    assert decide(LeastRequest(), rows) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -82,12 +71,37 @@ def test_aibrix_prefix_cache_worked_by_hand(inflight: list[float], hit: list[flo
     assert decide(AibrixPrefixCache(), snapshot(inflight, hit)) == expected
 
 
+def test_uncached_tokens_ahead_are_counted_until_the_first_token() -> None:
+    policy, rows = LeastUncachedTokens(), snapshot([0, 0], [0.75, 0.0])
+    state = PolicyState(policy, fleet(2))
+    first = state.request(0.0, 1000)
+    assert state.decide(first, rows)[0].tolist() == [250.0, 1000.0]
+    state.sent(first, 0, rows)
+    second = state.request(1.0, 400)
+    assert state.decide(second, snapshot([1, 0]))[0].tolist() == [650.0, 400.0]
+    state.first_token(first, 0, 2.0)
+    state.done(first, 0, 3.0)
+    assert state.decide(state.request(4.0, 400), snapshot([0, 0]))[0].tolist() == [400.0, 400.0]
+
+
 def test_draws_follow_the_probabilities() -> None:
-    draw = compiled_draw.py_func
     probability = np.array([0.2, 0.0, 0.5, 0.3])
     picks = np.bincount([draw(probability, u) for u in np.random.default_rng(0).random(20_000)], minlength=4) / 20_000
     np.testing.assert_allclose(picks, probability, atol=0.015)
     assert draw(np.array([0.0, 1.0 - 1e-16, 0.0]), 1.0 - 1e-17) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ties": "lowest"}, "ties 'lowest'"),
+        ({"epsilon": 1.5}, "epsilon is 1.5"),
+        ({"temperature": -1.0}, "temperature is -1"),
+    ],
+)
+def test_a_pick_refuses_what_is_none(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Pick(**wrong)  # type: ignore[arg-type]
 
 
 def test_an_unknown_policy_names_the_closest() -> None:

@@ -15,8 +15,8 @@ from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.parallel import mapper, replay_all
-from lodestar.pipeline.replay.policies import make_policy
 from lodestar.pipeline.replay.policy_file import is_python_policy, load_python_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.sweep import sweep
 from lodestar.pipeline.replay.sweep_points import parse_sweep

@@ -26,13 +26,13 @@ from lodestar.models.train import train
 from lodestar.pipeline.replay import record
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.events import Event
-from lodestar.pipeline.replay.policies import make_policy
-from lodestar.pipeline.replay.policies.contract import Policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import Names, record_replay, recorded_log
 from lodestar.pipeline.replay.record_targets import record_targets
 from lodestar.pipeline.replay.replay import Settings, replay
+from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.view import RouterView
-from lodestar.pipeline.stages import trained_model
+from lodestar.pipeline.stages import trained_models
 
 ReadBack = Callable[[Path], RequestLog]
 WORKLOAD = sharing_workload(800, rate_per_s=7.0, sharing_ratio=0.4, seed=2)
@@ -97,7 +97,7 @@ def test_a_recorded_log_trains_replays_as_trusted_and_is_estimated_from(workspac
     ingest(workspace, [tmp_path / "made.parquet"], "made")
     train(workspace, "made")
     settings = Settings(["random", "learned"], seeds=2)
-    document = replay(workspace, "made", settings, trained_model(workspace, "made")).document
+    document = replay(workspace, "made", settings, trained_models(workspace, "made")).document
     assert document["trust"]["verdict"] == "trusted"
     assert document["inferred"] == {}
     assert {row["estimator"] for row in document["one_step"]} == {"dm", "snips", "dr"}
@@ -109,7 +109,7 @@ def test_the_learned_policy_is_recorded_with_its_scores_which_say_whom_it_chose(
     record_replay(tmp_path / "train.parquet", CLUSTER, make_policy("random"), 1)
     ingest(workspace, [tmp_path / "train.parquet"], "scored")
     train(workspace, "scored")
-    policy = make_policy("learned", trained_model(workspace, "scored"))
+    policy = make_policy("learned", trained_models(workspace, "scored"))
     record_replay(tmp_path / "learned.parquet", CLUSTER, policy, 1)
     for row in pq.read_table(tmp_path / "learned.parquet").to_pylist()[::50]:
         scores = {each["instance"]: each["score"] for each in row["candidates"]}

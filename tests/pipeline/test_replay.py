@@ -19,10 +19,10 @@ from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.replay import Replay, Settings, replay
-from lodestar.pipeline.stages import trained_model
+from lodestar.pipeline.stages import trained_models
 from lodestar.reports.html import write_report
 from lodestar.reports.result import read_result
 from lodestar.reports.tables import replay_tables
@@ -172,7 +172,7 @@ def test_measured_without_outcomes_is_refused(workspace: Workspace) -> None:
 
 def test_an_untrained_dataset_says_to_train(workspace: Workspace) -> None:
     with pytest.raises(ConfigError, match="Run lodestar train random first"):
-        trained_model(workspace, "random")
+        trained_models(workspace, "random")
 
 
 def records(n: int = 400) -> list[dict[str, Any]]:

@@ -18,9 +18,10 @@ from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.parallel import SERIAL, Mapper, Run, mapper, replay_all, replay_one
-from lodestar.pipeline.replay.policies import make_policy
-from lodestar.pipeline.replay.policies.contract import Parameters, Rule
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
+from lodestar.pipeline.replay.policy_names import make_policy
+from lodestar.pipeline.replay.routing.compiled import Parameters
+from lodestar.pipeline.replay.routing.contract import Fleet
 from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.sweep import sweep, sweep_frame
 from lodestar.pipeline.replay.sweep_points import cluster_at, parse_sweep, points
@@ -69,18 +70,13 @@ def test_a_replay_can_be_sent_to_another_process(cluster: Cluster) -> None:
     assert bytes_of(replay_one(pickle.loads(pickle.dumps(run)))) == bytes_of(replay_one(run))
 
 
-@dataclasses.dataclass(frozen=True)
-class Broken:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Broken(RandomChoice):
     """A policy whose settings are not usable."""
 
     name: ClassVar[str] = "broken"
-    fields: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def rule(self) -> Rule:
-        return RandomChoice().rule
-
-    def parameters(self) -> Parameters:
+    def parameters(self, fleet: Fleet) -> Parameters:
         raise ConfigError("broken is not usable; expected another. Choose one")
 
 

@@ -21,7 +21,7 @@ from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.calibration.calibrate import calibrate
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.gates import LIMITS, RUNS, Comparison, Gate, gates_of
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.trust import Trust, judge
 

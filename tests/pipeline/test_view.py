@@ -12,7 +12,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policies import make_policy
+from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.view import RouterView, views
 
 METRICS = [

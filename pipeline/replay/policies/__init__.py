@@ -4,32 +4,38 @@ from __future__ import annotations
 
 from typing import Final
 
-from lodestar.data.errors import ConfigError, unknown
-from lodestar.models.latency import LatencyModel
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
-from lodestar.pipeline.replay.policies.contract import Policy
 from lodestar.pipeline.replay.policies.learned import Learned
+from lodestar.pipeline.replay.policies.least_kv_cache import LeastKvCache
+from lodestar.pipeline.replay.policies.least_latency import LeastLatency
+from lodestar.pipeline.replay.policies.least_prefill_tokens import LeastPrefillTokens
 from lodestar.pipeline.replay.policies.least_request import LeastRequest
+from lodestar.pipeline.replay.policies.least_uncached_tokens import LeastUncachedTokens
+from lodestar.pipeline.replay.policies.oracle_ttft import OracleTtft
+from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
+from lodestar.pipeline.replay.policies.prefix_hit_threshold import PrefixHitThreshold
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
+from lodestar.pipeline.replay.policies.round_robin import RoundRobin
+from lodestar.pipeline.replay.policies.session_affinity import SessionAffinity
+from lodestar.pipeline.replay.policies.throughput import Throughput
+from lodestar.pipeline.replay.routing.contract import Policy
 
-__all__ = ["HEURISTICS", "POLICIES", "make_policy"]
+__all__ = ["POLICIES"]
 
-#: Policies that need no model.
-HEURISTICS: Final = (RandomChoice, LeastRequest, AibrixPrefixCache)
-POLICIES: Final = (*HEURISTICS, Learned)
-
-
-def make_policy(name: str, model: LatencyModel | None = None) -> Policy:
-    """Make a policy by its name, with default settings.
-
-    >>> make_policy("least-request").name
-    'least-request'
-    """
-    for heuristic in HEURISTICS:
-        if heuristic.name == name:
-            return heuristic()
-    if name != Learned.name:
-        raise unknown("policy", name, [known.name for known in POLICIES])
-    if model is None:
-        raise ConfigError("policy 'learned' needs a latency model and this dataset has none. Run lodestar train first")
-    return Learned.of(model)
+#: A test keeps this list complete.
+POLICIES: Final[tuple[type[Policy], ...]] = (
+    RandomChoice,
+    RoundRobin,
+    LeastRequest,
+    PowerOfTwo,
+    LeastKvCache,
+    LeastPrefillTokens,
+    LeastUncachedTokens,
+    LeastLatency,
+    Throughput,
+    SessionAffinity,
+    PrefixHitThreshold,
+    AibrixPrefixCache,
+    Learned,
+    OracleTtft,
+)

@@ -9,51 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data import schema
-from lodestar.pipeline.replay.policies.contract import (
-    Parameters,
-    Rule,
-    is_candidate,
-    policy_function,
-    spread,
-)
+from lodestar.data.jit import LateFunction
+from lodestar.pipeline.replay.routing.compiled import Memory, Parameters, Prefixes, Request, rule_function
+from lodestar.pipeline.replay.routing.contract import Policy
+from lodestar.pipeline.replay.routing.shared_rules import cost_by_inflight
 
-__all__ = ["LeastRequest", "mark_least_loaded"]
+__all__ = ["LeastRequest"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-_INFLIGHT = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
 
-
-@policy_function
-def mark_least_loaded(prompt_tokens: float, snapshot: Floats, parameters: Parameters, probability: Floats) -> None:
-    """Split the probability among the candidates with the fewest requests in flight; none known counts as none."""
-    least = np.inf
-    for j in range(len(probability)):
-        if is_candidate(snapshot, j):
-            load = snapshot[j, _INFLIGHT]
-            least = min(least, 0.0 if np.isnan(load) else load)
-    for j in range(len(probability)):
-        load = snapshot[j, _INFLIGHT]
-        known = 0.0 if np.isnan(load) else load
-        probability[j] = 1.0 if is_candidate(snapshot, j) and known == least else 0.0
-    spread(probability)
+@rule_function
+def _rule(
+    request: Request,
+    snapshot: Floats,
+    predicted_ms: Floats,
+    candidates: Ints,
+    prefixes: Prefixes,
+    memory: Memory,
+    parameters: Parameters,
+    cost: Floats,
+) -> None:
+    cost_by_inflight(snapshot, candidates, cost)
 
 
 @dataclass(frozen=True, slots=True)
-class LeastRequest:
-    """Argmin of the requests in flight that the gateway itself counts, ties at random.
+class LeastRequest(Policy):
+    """The fewest requests in flight that the gateway itself counts, ties at random.
+
+    An instance whose count is not known counts as idle.
 
     Source: AIBrix ``pkg/plugins/gateway/algorithms/least_request.go``.
     """
 
     name: ClassVar[str] = "least-request"
     fields: ClassVar[tuple[str, ...]] = (schema.INFLIGHT_REQUESTS,)
-
-    @property
-    def rule(self) -> Rule:
-        """Return the compiled rule."""
-        return mark_least_loaded
-
-    def parameters(self) -> Parameters:
-        """Return no settings."""
-        return Parameters.of()
+    rule: ClassVar[LateFunction] = _rule

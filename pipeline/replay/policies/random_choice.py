@@ -8,38 +8,34 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.pipeline.replay.policies.contract import (
-    Parameters,
-    Rule,
-    is_candidate,
-    policy_function,
-    spread,
-)
+from lodestar.data.jit import LateFunction
+from lodestar.pipeline.replay.routing.compiled import Memory, Parameters, Prefixes, Request, rule_function
+from lodestar.pipeline.replay.routing.contract import Policy
 
 __all__ = ["RandomChoice"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
-@policy_function
-def _rule(prompt_tokens: float, snapshot: Floats, parameters: Parameters, probability: Floats) -> None:
-    for j in range(len(probability)):
-        probability[j] = 1.0 if is_candidate(snapshot, j) else 0.0
-    spread(probability)
+@rule_function
+def _rule(
+    request: Request,
+    snapshot: Floats,
+    predicted_ms: Floats,
+    candidates: Ints,
+    prefixes: Prefixes,
+    memory: Memory,
+    parameters: Parameters,
+    cost: Floats,
+) -> None:
+    for j in candidates:
+        cost[j] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class RandomChoice:
+class RandomChoice(Policy):
     """Every candidate with the same probability."""
 
     name: ClassVar[str] = "random"
-    fields: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def rule(self) -> Rule:
-        """Return the compiled rule."""
-        return _rule
-
-    def parameters(self) -> Parameters:
-        """Return no settings."""
-        return Parameters.of()
+    rule: ClassVar[LateFunction] = _rule
