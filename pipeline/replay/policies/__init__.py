@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
+from lodestar.pipeline.replay.policies.dynamo_kv import DynamoKv
 from lodestar.pipeline.replay.policies.learned import Learned
 from lodestar.pipeline.replay.policies.least_kv_cache import LeastKvCache
 from lodestar.pipeline.replay.policies.least_latency import LeastLatency
 from lodestar.pipeline.replay.policies.least_prefill_tokens import LeastPrefillTokens
 from lodestar.pipeline.replay.policies.least_request import LeastRequest
 from lodestar.pipeline.replay.policies.least_uncached_tokens import LeastUncachedTokens
+from lodestar.pipeline.replay.policies.lodestar import Lodestar
 from lodestar.pipeline.replay.policies.oracle_ttft import OracleTtft
 from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
 from lodestar.pipeline.replay.policies.prefix_hit_threshold import PrefixHitThreshold
@@ -36,6 +38,8 @@ POLICIES: Final[tuple[type[Policy], ...]] = (
     SessionAffinity,
     PrefixHitThreshold,
     AibrixPrefixCache,
+    DynamoKv,
     Learned,
+    Lodestar,
     OracleTtft,
 )

@@ -1,0 +1,70 @@
+"""Real routers to compare with: each in its own virtual environment, made once and kept in a cache folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+__all__ = ["peer_python"]
+
+INSTALL_LIMIT_S = 300
+
+
+def peer_python(name: str, requirements: list[str]) -> Path:
+    """Return the Python of an environment that holds exactly these requirements, or skip the test with the reason.
+
+    The environment is made on the first call and kept in ``lodestar-peers/<name>-<version>`` of the user's cache
+    folder. Processes that ask at the same moment wait for the first. Set ``LODESTAR_PEERS=required`` to fail
+    instead of skipping, so that a check which has to run can't be left out unseen.
+
+    Args:
+        name: what the folder is called, e.g. ``sglang-router``.
+        requirements: pinned, complete and the peer first, e.g. ``["sglang-router==0.3.2"]``; what they depend on is
+            not installed.
+    """
+    version = requirements[0].partition("==")[2]
+    folder = _cache_folder() / "lodestar-peers" / f"{name}-{version}"
+    try:
+        return _prepared(folder, requirements)
+    except (OSError, ImportError, subprocess.SubprocessError) as error:
+        reason = f"{name} {version} can't be installed here: {_last_line(error)}"
+        if os.environ.get("LODESTAR_PEERS") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _prepared(folder: Path, requirements: list[str]) -> Path:
+    # Not on Windows, where the peers have no wheels either.
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python, made_of = folder / "bin" / "python", folder / "requirements.txt"
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # The list is written last, so an install that was cut short is made anew.
+        if not made_of.exists() or made_of.read_text().split() != requirements:
+            _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+            _run([str(python), "-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--quiet", *requirements])
+            made_of.write_text("\n".join(requirements))
+    return python
+
+
+def _run(command: list[str]) -> None:
+    limits = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "20", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, env={**os.environ, **limits}
+    )
+
+
+def _last_line(error: Exception) -> str:
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    lines = [line for line in str(said or error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
