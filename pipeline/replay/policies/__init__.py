@@ -12,11 +12,15 @@ from lodestar.pipeline.replay.policies.least_latency import LeastLatency
 from lodestar.pipeline.replay.policies.least_prefill_tokens import LeastPrefillTokens
 from lodestar.pipeline.replay.policies.least_request import LeastRequest
 from lodestar.pipeline.replay.policies.least_uncached_tokens import LeastUncachedTokens
+from lodestar.pipeline.replay.policies.llm_d_default import LlmDDefault
+from lodestar.pipeline.replay.policies.llm_d_predicted_latency import LlmDPredictedLatency
+from lodestar.pipeline.replay.policies.llm_d_weighted_random import LlmDWeightedRandom
 from lodestar.pipeline.replay.policies.lodestar import Lodestar
 from lodestar.pipeline.replay.policies.oracle_ttft import OracleTtft
 from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
 from lodestar.pipeline.replay.policies.prefix_hit_threshold import PrefixHitThreshold
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
+from lodestar.pipeline.replay.policies.ray_prefix_affinity import RayPrefixAffinity
 from lodestar.pipeline.replay.policies.round_robin import RoundRobin
 from lodestar.pipeline.replay.policies.session_affinity import SessionAffinity
 from lodestar.pipeline.replay.policies.throughput import Throughput
@@ -38,8 +42,12 @@ POLICIES: Final[tuple[type[Policy], ...]] = (
     SessionAffinity,
     PrefixHitThreshold,
     AibrixPrefixCache,
+    LlmDDefault,
+    LlmDWeightedRandom,
     DynamoKv,
+    RayPrefixAffinity,
     Learned,
+    LlmDPredictedLatency,
     Lodestar,
     OracleTtft,
 )

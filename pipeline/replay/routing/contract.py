@@ -125,6 +125,15 @@ class Space:
     log: bool = False
     whole: bool = False
 
+    def __str__(self) -> str:
+        """Say it in words.
+
+        >>> str(Space(1.0, 64.0, log=True, whole=True))
+        '1 to 64, whole, logarithmic'
+        """
+        words = [f"{self.low:g} to {self.high:g}", "whole" if self.whole else "", "logarithmic" if self.log else ""]
+        return ", ".join(word for word in words if word)
+
 
 def tunable(default: float, low: float, high: float, *, log: bool = False, whole: bool = False) -> Any:
     """Declare a setting that `lodestar replay --tune` searches; its default is the peer's."""
