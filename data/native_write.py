@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from lodestar.data import schema as s
+from lodestar.data.conversations import session_names
 from lodestar.data.log import Floats, RequestLog
 from lodestar.data.record_files import write_records
 
@@ -49,7 +50,8 @@ def decision_records(
         rows = rows.with_columns(beside.select(pl.col(name).cast(BESIDE[name]) for name in beside.columns))
     grids = {**log.snapshot, s.PROBABILITY: log.probability, **({} if score is None else {s.SCORE: score})}
     rows = rows.join(_candidates(log, grids, every_field), on=ROW, how="left", maintain_order="left")
-    request = [s.REQUEST_ID, s.ARRIVED_AT_S, s.PROMPT_TOKENS, s.OUTPUT_TOKENS]
+    named = [] if log.session is None else [s.SESSION_ID]
+    request = [s.REQUEST_ID, *named, s.ARRIVED_AT_S, s.PROMPT_TOKENS, s.OUTPUT_TOKENS]
     outcome = [name for name in (*s.OUTCOMES_LATENCIES, *s.PHASES, s.CACHED_TOKENS, s.STATUS) if name in rows.columns]
     said = [name for name in (s.SNAPSHOT_AGE_MS, s.MODEL_VERSION) if name in rows.columns]
     return rows.select(
@@ -68,6 +70,7 @@ def _columns(log: RequestLog) -> dict[str, object]:
     return {
         ROW: np.arange(len(log)),
         s.REQUEST_ID: log.request_id,
+        **({} if log.session is None else {s.SESSION_ID: session_names(log.session)}),
         s.ARRIVED_AT_S: log.arrived_at_s,
         s.PROMPT_TOKENS: log.prompt_tokens,
         s.OUTPUT_TOKENS: _known(log.output_tokens),

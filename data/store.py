@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from lodestar.data import schema as s
+from lodestar.data.conversations import session_numbers
 from lodestar.data.errors import ConfigError, unknown
 from lodestar.data.log import Floats, Ints, RequestLog
 from lodestar.data.workspace import Workspace
@@ -109,6 +110,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
         block_offsets=block_offsets,
         block_tokens=block_tokens,
         phases=_phases(requests),
+        session=session_numbers(requests[s.SESSION_ID]),
     )
 
 
@@ -117,7 +119,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
 _REQUESTS = """
     SELECT r.request_index, coalesce(r.request_id, sources.sha256[:8] || ':' || r.line) AS request_id,
         r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
-        o.ttft_ms, o.tpot_ms, o.e2e_ms, phases.queue_ms, phases.prefill_ms, phases.decode_ms
+        o.ttft_ms, o.tpot_ms, o.e2e_ms, phases.queue_ms, phases.prefill_ms, phases.decode_ms, sessions.session_id
     FROM requests r
     JOIN sources ON sources.dataset = r.dataset
         AND r.request_index BETWEEN sources.first_request_index AND sources.last_request_index
@@ -125,6 +127,7 @@ _REQUESTS = """
     LEFT JOIN decisions d USING (request_index)
     LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (request_index)
     LEFT JOIN phases USING (request_index)
+    LEFT JOIN sessions USING (request_index)
     WHERE r.dataset = ? ORDER BY r.arrived_at_s,
         CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, dispatches.dispatch_number, r.line
 """

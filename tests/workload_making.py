@@ -19,11 +19,17 @@ def made(preset: str, *settings: str, seed: int = 0) -> Workload:
     return simulate(recipe_of(with_settings(tomllib.loads(preset_text(preset)), settings)), seed)
 
 
+def sessions(workload: Workload) -> Ints:
+    """Return the conversation of each request, -1 for all where none has one."""
+    return np.full(len(workload), -1) if workload.session is None else workload.session
+
+
 def same(one: Workload, other: Workload, to_s: float = 0.0) -> bool:
     """Tell whether two workloads are the same, arrivals to within `to_s`."""
     return (
         len(one) == len(other)
         and one.block_tokens == other.block_tokens
+        and np.array_equal(sessions(one), sessions(other))
         and bool(np.allclose(one.arrived_at_s, other.arrived_at_s, rtol=0, atol=to_s))
         and all(
             np.array_equal(getattr(one, name), getattr(other, name))
@@ -44,4 +50,6 @@ def workloads(draw: st.DrawFn, block_tokens: int = 16) -> Workload:
 
     forest = Streams(np.array(parent, dtype=np.int64), np.array(fork, dtype=np.int64))
     arrived_at_s = np.sort(column(0, 60_000)) / 1e3
-    return as_workload(Drawn(arrived_at_s, column(1, 120), column(0, 9), column(0, streams - 1), forest), block_tokens)
+    session = column(-1, 3) if draw(st.booleans()) else None
+    requests = Drawn(arrived_at_s, column(1, 120), column(0, 9), column(0, streams - 1), forest, session)
+    return as_workload(requests, block_tokens)

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from lodestar.data import schema as s
+from lodestar.data.conversations import numbered_sessions
 from lodestar.data.errors import DataError
 from lodestar.data.log import Floats, Inferred, Ints, RequestLog
 from lodestar.data.reconstruction.arms import paired_rows
@@ -19,8 +20,17 @@ __all__ = ["joined_arrivals"]
 
 FEWEST: Final = 0.9  # of the requests must have a time in the other dataset
 SAME_ORDER: Final = 0.99  # rank correlation of the times with the order of dispatch
-#: What is not one value a request.
-_OF_THE_LOG: Final = ("dataset", "instances", "policy", "block_ids", "block_offsets", "block_tokens", "found")
+#: What is not one value a request, and conversations, whose numbers follow their order.
+_OF_THE_LOG: Final = (
+    "dataset",
+    "instances",
+    "policy",
+    "block_ids",
+    "block_offsets",
+    "block_tokens",
+    "session",
+    "found",
+)
 
 
 def joined_arrivals(log: RequestLog, other: RequestLog) -> RequestLog:
@@ -108,6 +118,8 @@ def _reordered(log: RequestLog, order: Ints) -> RequestLog:
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], count)
         rows |= {"block_ids": log.block_ids[np.repeat(start, count) + within], "block_offsets": offsets}
+    if log.session is not None:
+        rows["session"] = numbered_sessions(log.session[order])
     return replace(log, **rows)  # type: ignore[arg-type]
 
 

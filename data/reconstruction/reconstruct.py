@@ -45,6 +45,7 @@ def workload_of(log: RequestLog, seed: int = 0, arms: Sequence[RequestLog] = ())
         block_ids=block_ids,
         block_offsets=block_offsets,
         block_tokens=block_tokens,
+        session=log.session,
         inferred={found.column: str(found) for found in told},
         found=told,
     )

@@ -18,10 +18,11 @@ __all__ = ["Agents"]
 
 
 class _Level(NamedTuple):
-    """Conversations of one depth: their turns with the stream of each, and what each stream forks from."""
+    """Conversations of one depth: their turns with the stream and tree of each, and what each stream forks from."""
 
     turns: Turns
     stream: Ints
+    tree: Ints
     streams: Streams
 
 
@@ -60,7 +61,7 @@ class Agents:
         turns = take_turns(draws, starts_at_s, opening, self.turns, self.think_s, self.context_tokens)
         # Stream 0 is the system prompt.
         root = Streams(np.array([-1]), np.array([0]))
-        levels = [_Level(turns, 1 + turns.of, Streams(np.zeros(n, dtype=np.int64), opening))]
+        levels = [_Level(turns, 1 + turns.of, turns.of, Streams(np.zeros(n, dtype=np.int64), opening))]
         for _ in range(self.depth):
             levels.append(self._spawn(draws, levels[-1], 1 + sum(len(level.streams.parent) for level in levels)))
         every = [level.turns for level in levels]
@@ -74,6 +75,7 @@ class Agents:
                 np.concatenate([streams.parent for streams in forest]),
                 np.concatenate([streams.fork_tokens for streams in forest]),
             ),
+            np.concatenate([level.tree for level in levels]),
         )
 
     def _spawn(self, draws: Draws, above: _Level, first_stream: int) -> _Level:
@@ -89,4 +91,5 @@ class Agents:
         # A first turn that does not fit the context is not sent: the spawn fails, as it would in an engine.
         fits = own.prompt_tokens + own.output_tokens <= (self.context_tokens or np.inf)
         kept = own.rows(np.flatnonzero(fits))
-        return _Level(kept, first_stream + kept.of, Streams(above.stream[turn], opening))
+        streams = Streams(above.stream[turn], opening)
+        return _Level(kept, first_stream + kept.of, above.tree[turn[kept.of]], streams)

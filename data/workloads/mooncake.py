@@ -25,6 +25,8 @@ def mooncake_notes(workload: Workload) -> tuple[str, ...]:
     unlisted = int((workload.prompt_tokens // workload.block_tokens - np.diff(workload.block_offsets)).sum())
     if unlisted:
         notes.append(f"{unlisted} whole blocks that the workload does not list are written as shared with nobody")
+    if workload.session is not None:
+        notes.append("which requests belong to one conversation is left out, which the format does not hold")
     return tuple(notes)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lodestar.data.conversations import joined_sessions
 from lodestar.data.log import Floats, Ints
 from lodestar.data.workloads.draws import Draws
 from lodestar.data.workloads.lengths import OF_LENGTHS, Lengths
@@ -68,7 +69,7 @@ class Sessions:
         # Stream 0 is the system prompt.
         parent = np.concatenate([[-1], np.zeros(n, dtype=np.int64)])
         streams = Streams(parent, np.concatenate([[0], opening]))
-        return Drawn(turns.arrived_at_s, turns.prompt_tokens, turns.output_tokens, 1 + turns.of, streams)
+        return Drawn(turns.arrived_at_s, turns.prompt_tokens, turns.output_tokens, 1 + turns.of, streams, turns.of)
 
 
 def take_turns(
@@ -131,4 +132,5 @@ def _both(one: Drawn, other: Drawn) -> Drawn:
         np.concatenate([one.output_tokens, other.output_tokens]),
         np.concatenate([one.stream, stream]),
         streams,
+        joined_sessions([(one.session, len(one.stream)), (other.session, len(other.stream))]),
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lodestar.data.conversations import numbered_sessions
 from lodestar.data.log import Floats, Ints, Workload
 
 __all__ = ["Drawn", "Streams", "as_workload", "blocks_of"]
@@ -23,18 +24,22 @@ class Streams(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Requests as a recipe draws them: each prompt is the beginning of a stream. Rows are in no order."""
+    """Requests as a recipe draws them: each prompt is the beginning of a stream. Rows are in no order.
+
+    `session` is the conversation, or the tree of agents, of each request; None where there are none.
+    """
 
     arrived_at_s: Floats
     prompt_tokens: Ints
     output_tokens: Ints
     stream: Ints
     streams: Streams
+    session: Ints | None = None
 
     def rows(self, rows: Ints) -> Drawn:
         """Keep some requests, in the order given."""
         columns = self.arrived_at_s[rows], self.prompt_tokens[rows], self.output_tokens[rows], self.stream[rows]
-        return Drawn(*columns, self.streams)
+        return Drawn(*columns, self.streams, None if self.session is None else self.session[rows])
 
 
 def blocks_of(prompt_tokens: Ints, stream: Ints, streams: Streams, block_tokens: int) -> tuple[Ints, Ints]:
@@ -71,4 +76,5 @@ def as_workload(drawn: Drawn, block_tokens: int) -> Workload:
         block_ids=ids,
         block_offsets=offsets,
         block_tokens=block_tokens,
+        session=None if drawn.session is None else numbered_sessions(drawn.session),
     )

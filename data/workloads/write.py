@@ -9,6 +9,7 @@ from typing import Final
 import polars as pl
 
 from lodestar.data import schema as s
+from lodestar.data.conversations import session_names
 from lodestar.data.errors import ConfigError, unknown
 from lodestar.data.log import Workload
 from lodestar.data.record_files import PARQUET, SUFFIXES, write_records
@@ -57,9 +58,11 @@ def _native_records(workload: Workload) -> Iterator[pl.DataFrame]:
     for first in range(0, len(workload), ROWS):
         rows = slice(first, first + ROWS)
         count = len(workload.prompt_tokens[rows])
+        named = {} if workload.session is None else {s.SESSION_ID: session_names(workload.session[rows])}
         request = pl.DataFrame(
             {
                 s.REQUEST_ID: pl.int_range(first, first + count, eager=True).cast(pl.String),
+                **named,
                 s.ARRIVED_AT_S: workload.arrived_at_s[rows],
                 s.PROMPT_TOKENS: workload.prompt_tokens[rows],
                 s.OUTPUT_TOKENS: workload.output_tokens[rows],

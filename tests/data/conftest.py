@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lodestar.data import schema as s
+from lodestar.data.conversations import numbered_sessions
 from lodestar.data.ingest import IngestReport, ingest
 from lodestar.data.log import RequestLog
 from lodestar.data.store import load_log, open_store
@@ -61,6 +62,7 @@ def make_log(n: int = 20, m: int = 3, seed: int = 0) -> RequestLog:
     share[:, -1] = 1 - share[:, :-1].sum(axis=1)
     chosen = rng.integers(0, m, n)
     blocks = rng.integers(0, 4, n)
+    session = numbered_sessions(np.random.default_rng(seed + 1).integers(-1, 5, n))
     return RequestLog(
         dataset="made",
         instances=[f"pod-{j}" for j in range(m)],
@@ -80,6 +82,7 @@ def make_log(n: int = 20, m: int = 3, seed: int = 0) -> RequestLog:
         block_ids=rng.integers(0, 2**62, int(blocks.sum())),
         block_offsets=np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64),
         block_tokens=16,
+        session=session,
     )
 
 

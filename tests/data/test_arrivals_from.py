@@ -37,6 +37,10 @@ def test_rows_come_in_the_order_of_arrival_whole_and_how_often_that_is_another_i
     for field in ("chosen", "ttft_ms", "candidate"):
         assert np.array_equal(getattr(found, field), getattr(timed, field)[swapped])
     assert np.array_equal(found.snapshot["hit_ratio"], timed.snapshot["hit_ratio"][swapped])
+    assert timed.session is not None
+    assert found.session is not None
+    assert np.array_equal(found.session[:20], timed.session[:20])
+    assert found.session[20] == timed.session[21] or timed.session[21] > timed.session[:20].max()
     for row, before in enumerate(swapped):
         assert np.array_equal(blocks(found, row), blocks(timed, before))
     assert "1 of 50 arrived there before the one dispatched before them here" in found.found[0].note

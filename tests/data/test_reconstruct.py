@@ -162,6 +162,13 @@ def test_logged_blocks_become_dense_and_partial_ones_are_left_out(real_log: Call
     assert np.array_equal(np.unique(workload.block_ids), np.arange(workload.block_ids.max() + 1))
 
 
+def test_conversations_of_a_log_are_those_of_its_workload(real_log: Callable[[str], RequestLog]) -> None:
+    workload = workload_of(real_log("sessions"))
+    assert workload.session is not None
+    assert set(workload.session.tolist()) == {0}
+    assert workload_of(real_log("azure")).session is None
+
+
 def test_without_hits_and_blocks_nothing_is_shared(real_log: Callable[[str], RequestLog]) -> None:
     workload = workload_of(real_log("azure"))
     assert len(workload.block_ids) == 0

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lodestar.data.errors import ConfigError
-from lodestar.data.ingest import IngestReport
+from lodestar.data.ingest import IngestReport, ingest
 from lodestar.data.schema import TABLES
 from lodestar.data.store import dataset_fingerprint, dataset_names, load_log, open_store
 from lodestar.data.workspace import Workspace
@@ -35,3 +36,18 @@ def test_a_file_that_is_no_database_is_one_line(workspace: Workspace) -> None:
         open_store(workspace),
     ):
         pass
+
+
+def test_conversations_are_numbered_as_they_begin(workspace: Workspace, tmp_path: Path) -> None:
+    """By arrival, whatever the order of the lines: b, then one request without a conversation, then a, then b."""
+    named = {3.0: "b", 1.0: None, 2.0: "a", 0.0: "b"}
+    lines = [
+        {"request": {"request_id": str(at_s), "session_id": name, "arrived_at_s": at_s, "prompt_tokens": 10}}
+        for at_s, name in named.items()
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    ingest(workspace, [tmp_path / "log.jsonl"], "d")
+    with open_store(workspace) as con:
+        session = load_log(con, "d").session
+    assert session is not None
+    assert session.tolist() == [0, -1, 1, 0]

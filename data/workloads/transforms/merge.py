@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lodestar.data.conversations import joined_sessions
 from lodestar.data.errors import DataError
 from lodestar.data.log import Workload
 from lodestar.data.workloads.tables import require
@@ -31,7 +34,7 @@ def switch(one: Workload, other: Workload, at_s: float, share_blocks: bool = Fal
 
 
 def join(parts: Sequence[Workload], starts_s: Sequence[float], share_blocks: bool = False) -> Workload:
-    """Put workloads together, each from its own time on."""
+    """Put workloads together, each from its own time on; none has a conversation of another."""
     sizes = sorted({part.block_tokens for part in parts})
     if len(sizes) > 1:
         raise DataError(
@@ -49,11 +52,24 @@ def join(parts: Sequence[Workload], starts_s: Sequence[float], share_blocks: boo
         block_ids=np.concatenate([part.block_ids + shift for part, shift in zip(parts, shifts, strict=True)]),
         block_offsets=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
         block_tokens=sizes[0],
+        priority=_joined([(part.priority, len(part)) for part in parts], 0),
+        cancel_after_s=_joined([(part.cancel_after_s, len(part)) for part in parts], np.inf),
+        session=joined_sessions([(part.session, len(part)) for part in parts]),
         inferred=_inferred(parts),
     )
     if share_blocks:
         _require_one_meaning(every)
     return pick(every, np.argsort(arrived_at_s, kind="stable"))
+
+
+def _joined(parts: Sequence[tuple[NDArray[Any] | None, int]], otherwise: float) -> NDArray[Any] | None:
+    """Put values one after the other, with `otherwise` for parts that have none; None if no part has any."""
+    there = [values for values, _ in parts if values is not None]
+    if not there:
+        return None
+    return np.concatenate(
+        [np.full(count, otherwise, dtype=there[0].dtype) if values is None else values for values, count in parts]
+    )
 
 
 def _require_one_meaning(workload: Workload) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lodestar.data.conversations import numbered_sessions
 from lodestar.data.errors import DataError
 from lodestar.data.log import Ints, Workload
 
@@ -30,6 +31,9 @@ def pick(workload: Workload, rows: Ints, what: str = "the selection") -> Workloa
         output_tokens=workload.output_tokens[rows],
         block_ids=dense(workload.block_ids[at]),
         block_offsets=offsets,
+        priority=None if workload.priority is None else workload.priority[rows],
+        cancel_after_s=None if workload.cancel_after_s is None else workload.cancel_after_s[rows],
+        session=None if workload.session is None else numbered_sessions(workload.session[rows]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,7 @@ from lodestar.data.workloads.sessions import Sessions
 from lodestar.data.workloads.shared import Shared
 from lodestar.data.workloads.simulate import simulate
 from lodestar.pipeline.replay.prefixes import prefix_tree
-from workload_making import made, same
+from workload_making import made, same, sessions
 
 ABOUT_100 = Uniform(90, 110)
 SETS = {"sharing09": 0.09, "sharing28": 0.28, "sharing47": 0.47, "sharing71": 0.71}
@@ -47,6 +48,12 @@ def trees_of(workload: Workload) -> list[list[int]]:
 def is_turn_of_root(workload: Workload, tree: list[int], row: int) -> bool:
     """Tell by the time: root turns come every five seconds, sub-agents' turns a second later."""
     return bool(round(workload.arrived_at_s[row] - workload.arrived_at_s[tree[0]]) % 5 == 0)
+
+
+def same_parts(workload: Workload, parts: Iterable[list[int]]) -> bool:
+    """Tell whether the conversations of a workload are these."""
+    session = sessions(workload)
+    return [np.flatnonzero(session == k).tolist() for k in range(session.max() + 1)] == sorted(parts)
 
 
 def in_common(one: list[int], other: list[int]) -> int:
@@ -131,6 +138,7 @@ def test_each_turn_repeats_the_conversation_before_it() -> None:
     for row in range(len(workload)):
         by_session.setdefault(blocks(workload, row)[3], []).append(row)  # block 3 is the first of a session's own
     assert len(by_session) > 90
+    assert same_parts(workload, by_session.values())
     for rows in by_session.values():
         for before, after in pairwise(rows):
             assert blocks(workload, after)[: len(blocks(workload, before))] == blocks(workload, before)
@@ -165,6 +173,7 @@ def test_sub_agents_begin_with_all_that_their_parent_knew_and_then_diverge() -> 
     agents = Agents(turns=Constant(4.0), think_s=five, spawned=one, spawn_s=one, agent_turns=one)
     workload = drawn(agents, Constant(100.0), 300, 0.1, output=Constant(50.0))
     turns_seen = set()
+    assert same_parts(workload, trees_of(workload))
     for tree in trees_of(workload):
         own = [row for row in tree if is_turn_of_root(workload, tree, row)]
         longest = blocks(workload, own[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -27,7 +29,7 @@ from lodestar.data.workloads.transforms import (
     warp,
 )  # fmt: skip
 from lodestar.data.workloads.transforms.thin import _common_blocks
-from workload_making import made, same, workloads
+from workload_making import made, same, sessions, workloads
 
 TINY = 1e-6
 
@@ -38,6 +40,12 @@ def equalities(workload: Workload, rows: np.ndarray | None = None) -> np.ndarray
     owner = np.repeat(np.arange(len(workload)), count)
     ids = workload.block_ids if rows is None else workload.block_ids[np.isin(owner, rows)]
     return np.asarray(ids[:, None] == ids[None, :])
+
+
+def same_sessions(numbers: np.ndarray, names: np.ndarray) -> bool:
+    """Tell whether two name the same conversations, the first by numbers from 0 in the order in which they begin."""
+    number: dict[int, int] = {}
+    return numbers.tolist() == [-1 if name == -1 else number.setdefault(name, len(number)) for name in names.tolist()]
 
 
 def tokens(workload: Workload) -> tuple[int, int, int]:
@@ -60,6 +68,7 @@ def test_what_is_picked_keeps_its_lengths_and_its_shared_blocks(workload: Worklo
     assert kept.prompt_tokens.tolist() == workload.prompt_tokens[rows].tolist()
     assert kept.output_tokens.tolist() == workload.output_tokens[rows].tolist()
     assert np.array_equal(equalities(kept), equalities(workload, rows))
+    assert same_sessions(sessions(kept), sessions(workload)[rows])
 
 
 @given(workload=workloads(), at_s=st.floats(0.001, 70))
@@ -106,6 +115,8 @@ def test_a_merge_keeps_all_requests_and_both_structures_apart(one: Workload, oth
     order = np.argsort(np.concatenate([one.arrived_at_s, other.arrived_at_s]), kind="stable")
     for part, own in ((one, order < len(one)), (other, order >= len(one))):
         assert np.array_equal(equalities(both, np.flatnonzero(own)), equalities(part))
+    names = np.concatenate([sessions(one), np.where(sessions(other) < 0, -1, sessions(other) + 100)])
+    assert same_sessions(sessions(both), names[order])
     assert both.block_ids.max(initial=-1) == one.block_ids.max(initial=-1) + other.block_ids.max(initial=-1) + 1
 
 
@@ -126,6 +137,36 @@ def test_every_copy_of_an_extension_is_the_original(workload: Workload, copies: 
     assert same(slice_rows(longer, (copies - 1) * n, n), workload, TINY)
     blocks = workload.block_ids.max(initial=-1) + 1
     assert longer.block_ids.max(initial=-1) + 1 == (blocks if share else copies * blocks)
+
+
+@given(workload=workloads(), requests=st.integers(1, 12))
+def test_the_head_is_the_first_slice(workload: Workload, requests: int) -> None:
+    count = min(requests, len(workload))
+    first = slice_rows(workload, 0, count)
+    assert np.array_equal(sessions(workload.head(count)), sessions(first))
+
+
+def test_priorities_and_patience_go_with_their_requests() -> None:
+    ones, none, starts = np.ones(3, np.int64), np.zeros(0, np.int64), np.zeros(4, np.int64)
+    one = Workload(np.array([0.0, 1.0, 2.0]), ones, ones, none, starts, 16)
+    other = Workload(np.array([0.5, 1.5]), ones[:2], ones[:2], none, starts[:3], 16)
+    one = replace(one, priority=np.array([3, 1, 2]), cancel_after_s=np.array([5.0, np.inf, 7.0]))
+    picked = pick(one, np.array([0, 2]))
+    assert picked.priority is not None
+    assert picked.cancel_after_s is not None
+    assert (picked.priority.tolist(), picked.cancel_after_s.tolist()) == ([3, 2], [5.0, 7.0])
+    merged = merge(one, other)
+    assert merged.priority is not None
+    assert merged.cancel_after_s is not None
+    order = np.argsort([0.0, 1.0, 2.0, 0.5, 1.5])
+    assert merged.priority.tolist() == np.array([3, 1, 2, 0, 0])[order].tolist()
+    assert merged.cancel_after_s.tolist() == np.array([5.0, np.inf, 7.0, np.inf, np.inf])[order].tolist()
+
+
+def test_a_copy_that_asks_the_same_is_another_conversation() -> None:
+    workload = made("sessions", "requests=40")
+    longer = extend(workload, 3, share_prefixes=True)
+    assert sessions(longer).max() + 1 == 3 * (sessions(workload).max() + 1)
 
 
 @given(workload=workloads(), factor=st.sampled_from([0.125, 0.5, 2.0, 8.0]))
