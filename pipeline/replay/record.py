@@ -123,6 +123,7 @@ def recorded_log(
         block_ids=workload.block_ids[offsets[0] : offsets[-1]],
         block_offsets=offsets - offsets[0],
         block_tokens=workload.block_tokens,
+        session=None if workload.session is None else workload.session[part],
         phases={schema.QUEUE_MS: outcome.queue_ms[part]},
     )
 

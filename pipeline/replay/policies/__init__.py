@@ -6,6 +6,7 @@ from typing import Final
 
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
 from lodestar.pipeline.replay.policies.dynamo_kv import DynamoKv
+from lodestar.pipeline.replay.policies.kubeai_chwbl import KubeaiChwbl
 from lodestar.pipeline.replay.policies.learned import Learned
 from lodestar.pipeline.replay.policies.least_kv_cache import LeastKvCache
 from lodestar.pipeline.replay.policies.least_latency import LeastLatency
@@ -19,6 +20,8 @@ from lodestar.pipeline.replay.policies.lodestar import Lodestar
 from lodestar.pipeline.replay.policies.oracle_ttft import OracleTtft
 from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
 from lodestar.pipeline.replay.policies.prefix_hit_threshold import PrefixHitThreshold
+from lodestar.pipeline.replay.policies.production_stack_prefix_aware import ProductionStackPrefixAware
+from lodestar.pipeline.replay.policies.production_stack_session import ProductionStackSession
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.policies.ray_prefix_affinity import RayPrefixAffinity
 from lodestar.pipeline.replay.policies.round_robin import RoundRobin
@@ -46,6 +49,9 @@ POLICIES: Final[tuple[type[Policy], ...]] = (
     LlmDWeightedRandom,
     DynamoKv,
     RayPrefixAffinity,
+    ProductionStackPrefixAware,
+    ProductionStackSession,
+    KubeaiChwbl,
     Learned,
     LlmDPredictedLatency,
     Lodestar,
