@@ -26,6 +26,7 @@ from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.policies.ray_prefix_affinity import RayPrefixAffinity
 from lodestar.pipeline.replay.policies.round_robin import RoundRobin
 from lodestar.pipeline.replay.policies.session_affinity import SessionAffinity
+from lodestar.pipeline.replay.policies.sglang_cache_aware import SglangCacheAware
 from lodestar.pipeline.replay.policies.throughput import Throughput
 from lodestar.pipeline.replay.routing.contract import Policy
 
@@ -48,6 +49,7 @@ POLICIES: Final[tuple[type[Policy], ...]] = (
     LlmDDefault,
     LlmDWeightedRandom,
     DynamoKv,
+    SglangCacheAware,
     RayPrefixAffinity,
     ProductionStackPrefixAware,
     ProductionStackSession,
