@@ -19,6 +19,7 @@ from lodestar.reports.plots import replay_figures
 from lodestar.reports.policies import policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result, read_result
+from lodestar.reports.tuning import tuning_grid
 
 __all__ = ["write_report"]
 
@@ -62,6 +63,7 @@ def _page(result: Result, figures: dict[str, go.Figure]) -> str:
             ranks=ranks_grid(result),
             gates=gates_grid(result),
             measured=measured_grid(result),
+            tuning=tuning_grid(result, full=True),
             one_step=one_step_grid(result),
             chips=_legend(result),
             heights={name: figure.layout.height for name, figure in figures.items()},

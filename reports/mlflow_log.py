@@ -53,6 +53,9 @@ def log_replay(workspace: Workspace, replay_dir: Path, report_html: Path) -> str
             client.log_batch(run_id, metrics=metrics[first : first + METRICS_AT_ONCE])
         client.log_artifact(run_id, str(report_html))
         client.log_artifact(run_id, str(replay_dir / "result.json"))
+        if tuning := result.get("tuning"):
+            rows = [{**row, "flags": "; ".join(row["flags"])} for row in tuning]
+            client.log_table(run_id, {name: [row[name] for row in rows] for name in rows[0]}, "tuning.json")
         client.set_terminated(run_id)
     return run_id
 
@@ -104,9 +107,20 @@ def _metrics(result: Result) -> dict[str, float]:
         for policy in result["policies"]
         for name, value in _metrics_of(policy).items()
     }
+    named |= _tuning_metrics(result)
     named |= evidence_metrics(result)
     named |= {f"{rank['policy']}/first_probability": rank["by_ttft_mean"][0] for rank in result.get("ranks", [])}
     return {NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in named.items()}
+
+
+def _tuning_metrics(result: Result) -> dict[str, float]:
+    """Return what each variant came to on the second part of the traffic."""
+    return {
+        f"{row['policy']}/{row['variant']}_ttft_ms_{which}": row[f"ttft_{which}_ms"]
+        for row in result.get("tuning", [])
+        for which in ("mean", "p99")
+        if row[f"ttft_{which}_ms"] is not None
+    }
 
 
 def _metrics_of(policy: Policy) -> dict[str, float]:

@@ -17,6 +17,7 @@ from lodestar.reports.canvas import LOG_AXIS, clock, dressed, finite, latency_ti
 from lodestar.reports.colours import INK, Look, looks
 from lodestar.reports.comparisons import calibration_figure, difference_figure, measured_figure
 from lodestar.reports.result import LATENCIES, LatencyName, Result
+from lodestar.reports.tuning_figure import tuning_figure
 
 __all__ = ["cdf_figure", "queue_figure", "replay_figures", "ttft_over_time_figure"]
 
@@ -42,6 +43,8 @@ def replay_figures(result: Result, replay_dir: Path) -> dict[str, go.Figure]:
     figures["ttft_over_time"] = ttft_over_time_figure(requests, look, window["from_s"] if window else 0.0)
     figures["queue"] = queue_figure(pl.read_parquet(replay_dir / "queue.parquet"), list(look))
     figures |= _calibrations(replay_dir / "calibration.parquet")
+    if tuning := result.get("tuning"):
+        figures["tuning"] = tuning_figure(tuning, result["tuning_how"]["objective"], look)
     if measured := result.get("measured"):
         figures["measured_mean"] = measured_figure(measured, "mean", look)
         figures["measured_p99"] = measured_figure(measured, "p99", look)

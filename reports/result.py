@@ -253,6 +253,8 @@ class Result(TypedDict):
     measured_order: NotRequired[MeasuredOrder | None]
     cluster: NotRequired[dict[str, Any]]
     sweep: NotRequired[list[dict[str, Any]]]
+    tuning: NotRequired[list[dict[str, Any]]]
+    tuning_how: NotRequired[dict[str, Any]]
     recorded: NotRequired[list[str]]
     model: NotRequired[dict[str, object] | None]
 

@@ -19,6 +19,7 @@ from lodestar.reports.policies import NARROW, WIDE, policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result
 from lodestar.reports.sweep import sweep_grid
+from lodestar.reports.tuning import tuning_grid
 
 __all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdict_text"]
 
@@ -31,6 +32,8 @@ VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold wh
 def replay_tables(result: Result) -> RenderableType:
     """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
     parts: list[RenderableType] = [_heading(result), verdict_text(result), policies_table(result)]
+    if result.get("tuning"):
+        parts.append(grid_table(tuning_grid(result)))
     if result.get("sweep"):
         parts.append(grid_table(sweep_grid(result["sweep"])))
     if result.get("ranks"):

@@ -38,6 +38,8 @@ from lodestar.pipeline.replay.settings import Settings
 from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.sweep import sweep
 from lodestar.pipeline.replay.trust import Trust, judge, unjudged
+from lodestar.pipeline.replay.tuning.parts import Parts, parts_of
+from lodestar.pipeline.replay.tuning.text import check_tunable
 from lodestar.pipeline.replay.view import RouterView
 from lodestar.pipeline.replay.window import window_of
 
@@ -70,6 +72,8 @@ def replay(
 ) -> Replay:
     """Calibrate, judge, replay every policy, estimate one step, and write the result into the workspace."""
     policies = {name: find_policy(name, models) for name in settings.policies}
+    if settings.tuning:
+        check_tunable(policies)
     seeds = range(settings.seed, settings.seed + settings.seeds)
     targets = record_targets(settings.record, settings.policies, seeds) if settings.record else []
     log = _log(workspace, dataset, settings.arrivals_from)
@@ -81,6 +85,7 @@ def replay(
     window = window_of(workload, settings.warmup_ratio)
     engines = engines_of(workspace, log, workload, settings, _calibrating(progress))
     cluster = _cluster(log, workload, engines, settings)
+    parts = parts_of(cluster, settings.tuning.ratio, settings.warmup_ratio) if settings.tuning else None
     propensity, note = propensity_of(log)
     baseline = settings.baseline or settings.policies[0]
     every = range(0, len(workload), -(-len(workload) // _QUEUE_POINTS))
@@ -123,6 +128,8 @@ def replay(
             document["sweep"] = sweep(
                 cluster, policies, seeds, settings.sweeps, baseline, trust.verdict, settings.slo, cores, progress
             )
+        if parts is not None:
+            document |= _tuned(parts, policies, seeds, baseline, trust.verdict, settings, cores, progress)
     document["recorded"] = _record(targets, cluster, policies, log)
     return Replay(document, write_replay(workspace, document, workload, outcomes, every, steps.calibration))
 
@@ -180,6 +187,23 @@ def _on_draws(
         name: list(cores.map(replay_one, [Run(cluster.with_engines(draw), policy, seed) for draw, seed in draws]))
         for name, policy in policies.items()
     }
+
+
+def _tuned(
+    parts: Parts,
+    policies: Mapping[str, AnyPolicy],
+    seeds: range,
+    baseline: str,
+    verdict: str,
+    settings: Settings,
+    cores: Mapper,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    from lodestar.pipeline.replay.tuning.tune import tune  # Optuna is slow to import, and rarely needed
+
+    return tune(
+        parts, policies, seeds, baseline, verdict, settings.tuning, settings.slo, settings.warmup_ratio, cores, progress
+    )
 
 
 def _trust(

@@ -15,7 +15,6 @@ from peers.environment import peer_python
 
 __all__ = ["DynamoRouter", "Selected", "dynamo_router"]
 
-REQUIREMENTS = ["ai-dynamo-runtime==1.6.1", "pyzmq==27.3.0", "msgspec==0.22.0"]
 PROCESS = Path(__file__).with_name("dynamo_process.py")
 SELECTED = "Selected worker"
 
@@ -93,7 +92,7 @@ def dynamo_router(block_tokens: int, settings: dict[str, float]) -> Iterator[Dyn
         block_tokens: of its workers' blocks.
         settings: by the end of their environment variables, ``DYN_ROUTER_<name>``.
     """
-    python = peer_python("dynamo-router", REQUIREMENTS)
+    python = peer_python("peer-dynamo")
     own = {name: value for name, value in os.environ.items() if not name.startswith("DYN_")}
     told = {f"DYN_ROUTER_{name}": str(value) for name, value in settings.items()}
     # Only at this level does it tell the cost of the worker that it chose.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,21 @@ import pytest
 __all__ = ["peer_python"]
 
 INSTALL_LIMIT_S = 300
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def peer_python(name: str, requirements: list[str]) -> Path:
-    """Return the Python of an environment that holds exactly these requirements, or skip the test with the reason.
+def peer_python(extra: str) -> Path:
+    """Return the Python of an environment that holds exactly what an extra pins, or skip the test with the reason.
 
-    The environment is made on the first call and kept in ``lodestar-peers/<name>-<version>`` of the user's cache
+    The environment is made on the first call and kept in ``lodestar-peers/<peer>-<version>`` of the user's cache
     folder. Processes that ask at the same moment wait for the first. Set ``LODESTAR_PEERS=required`` to fail
     instead of skipping, so that a check which has to run can't be left out unseen.
 
     Args:
-        name: what the folder is called, e.g. ``sglang-router``.
-        requirements: pinned, complete and the peer first, e.g. ``["sglang-router==0.3.2"]``; what they depend on is
-            not installed.
+        extra: of ``pyproject.toml``: pinned, complete and the peer first; what they depend on is not installed.
     """
-    version = requirements[0].partition("==")[2]
+    requirements = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"][extra]
+    name, _, version = requirements[0].partition("==")
     folder = _cache_folder() / "lodestar-peers" / f"{name}-{version}"
     try:
         return _prepared(folder, requirements)

@@ -22,7 +22,6 @@ from peers.environment import peer_python
 
 __all__ = ["Held", "SglangRouter", "sglang_router"]
 
-REQUIREMENTS = ["sglang-router==0.3.2"]
 PATIENCE_S = 20.0
 SIZE = re.compile(r"Tenant: (\S+), Size: (\d+)")
 # What `sglang-router launch` runs, without the libraries that only its other commands need.
@@ -235,7 +234,7 @@ def sglang_router(workers: int, spare: int = 0, **settings: Any) -> Iterator[Sgl
 
 
 def _python() -> Path:
-    return peer_python("sglang-router", REQUIREMENTS)
+    return peer_python("peer-sglang")
 
 
 def _connect(port: int) -> http.client.HTTPConnection:

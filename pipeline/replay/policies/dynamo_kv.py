@@ -178,17 +178,18 @@ class DynamoKv(Policy):
 
     The lowest cost wins, ties at random; with a `temperature`, p ∝ exp(-(c - min c) / ((max c - min c) · temperature)).
     An instance that leaves is forgotten, with all that is under way there. The peer's index of cached blocks is the
-    snapshot's hit ratio. Left out, as the peer has it off by default: host, disk and shared caches, the queue in front
-    of a busy fleet, output blocks, predicted prefill times. Left out too: it drops a request after an hour.
+    snapshot's hit ratio. Left out, as the peer has it off by default: shared caches, the queue in front of a busy
+    fleet, output blocks, predicted prefill times. Left out too: host and disk tiers, which count where workers report
+    them, and that it drops a request after an hour.
 
     Source: ai-dynamo/dynamo ``lib/kv-router/src/scheduling/selector`` (cost and pick) and
     ``lib/kv-router/src/sequences`` (loads), release 1.6.1, with the defaults of ``KvRouterConfig``.
     """
 
-    prefill_load_scale: float = tunable(1.0, 0.1, 10.0, log=True)
+    prefill_load_scale: float = tunable(1.0, 0.1, 100.0, log=True)
     overlap_score_credit: float = tunable(1.0, 0.0, 2.0)
     overlap_score_credit_decay: float = tunable(0.0, 0.0, 4.0)
-    decode_active_request_weight: float = tunable(0.0, 0.0, 64.0)
+    decode_active_request_weight: float = tunable(0.0, 0.0, 256.0)
     temperature: float = tunable(0.0, 0.0, 1.0)
     block_tokens: int = 16
 
