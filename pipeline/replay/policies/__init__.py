@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from lodestar.pipeline.replay.policies.aibrix_preble import AibrixPreble
 from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
 from lodestar.pipeline.replay.policies.dynamo_kv import DynamoKv
+from lodestar.pipeline.replay.policies.greedy_engine_ttft import GreedyEngineTtft
 from lodestar.pipeline.replay.policies.kubeai_chwbl import KubeaiChwbl
 from lodestar.pipeline.replay.policies.learned import Learned
 from lodestar.pipeline.replay.policies.least_kv_cache import LeastKvCache
@@ -16,9 +18,12 @@ from lodestar.pipeline.replay.policies.least_uncached_tokens import LeastUncache
 from lodestar.pipeline.replay.policies.llm_d_default import LlmDDefault
 from lodestar.pipeline.replay.policies.llm_d_predicted_latency import LlmDPredictedLatency
 from lodestar.pipeline.replay.policies.llm_d_weighted_random import LlmDWeightedRandom
+from lodestar.pipeline.replay.policies.lmetric import Lmetric
 from lodestar.pipeline.replay.policies.lodestar import Lodestar
+from lodestar.pipeline.replay.policies.mooncake import Mooncake
 from lodestar.pipeline.replay.policies.oracle_ttft import OracleTtft
 from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
+from lodestar.pipeline.replay.policies.preble import Preble
 from lodestar.pipeline.replay.policies.prefix_hit_threshold import PrefixHitThreshold
 from lodestar.pipeline.replay.policies.production_stack_prefix_aware import ProductionStackPrefixAware
 from lodestar.pipeline.replay.policies.production_stack_session import ProductionStackSession
@@ -41,11 +46,16 @@ POLICIES: Final[tuple[type[Policy], ...]] = (
     LeastKvCache,
     LeastPrefillTokens,
     LeastUncachedTokens,
+    GreedyEngineTtft,
     LeastLatency,
     Throughput,
     SessionAffinity,
     PrefixHitThreshold,
     AibrixPrefixCache,
+    AibrixPreble,
+    Preble,
+    Lmetric,
+    Mooncake,
     LlmDDefault,
     LlmDWeightedRandom,
     DynamoKv,
