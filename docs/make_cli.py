@@ -12,7 +12,7 @@ COMMANDS = (
     "ingest", "inspect", "drop", "train", "tune", "calibrate", "replay", "report", "ship", "simulate", "workload",
     "workload slice",
     "workload thin", "workload merge", "workload warp", "workload scale", "workload shift", "workload extend", "traces",
-    "traces list", "traces get", "ui", "demo", "formats", "engines", "policies",
+    "traces list", "traces get", "ui", "demo", "formats", "engines", "policies", "policies score",
     "features",
 )  # fmt: skip
 

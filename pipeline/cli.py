@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.policies_cli import policies_app
 from lodestar.pipeline.replay_cli import calibrate, replay
 from lodestar.pipeline.traces_cli import traces_app
 from lodestar.pipeline.workload_cli import simulate, workload_app
@@ -262,15 +263,6 @@ def engines(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
 
 
 @app.command()
-def policies(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
-    """List the routing policies that replay knows."""
-    from lodestar.pipeline.listings import listing, policy_rows
-
-    rows = policy_rows()
-    emit(as_json, rows, lambda: listing(rows))
-
-
-@app.command()
 def features(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
     """List the features that models see, with unit and formula."""
     from lodestar.pipeline.listings import feature_rows, listing
@@ -282,6 +274,7 @@ def features(home: Home = None, as_json: Json = False, seed: Seed = 0) -> None:
 app.command()(simulate)
 app.add_typer(workload_app, name="workload")
 app.add_typer(traces_app, name="traces")
+app.add_typer(policies_app, name="policies")
 
 
 def main() -> None:

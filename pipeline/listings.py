@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from rich import box
@@ -11,8 +12,9 @@ from lodestar.data.formats import formats
 from lodestar.features.definitions import FEATURES
 from lodestar.models.engine import presets
 from lodestar.pipeline.replay.policies import POLICIES
+from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Policy, spaces
 
-__all__ = ["engine_rows", "feature_rows", "format_rows", "listing", "policy_rows"]
+__all__ = ["engine_rows", "feature_rows", "format_rows", "listing", "policy_rows", "policy_settings", "policy_table"]
 
 Row = dict[str, Any]
 
@@ -31,15 +33,44 @@ def format_rows() -> list[Row]:
 
 
 def policy_rows() -> list[Row]:
-    """Return each routing policy with the first line of its description and the snapshot fields it needs.
+    """Return each routing policy with the first sentence of its description, its settings and what it needs.
 
     >>> policy_rows()[0]["policy"]
     'random'
     """
     return [
-        {"policy": known.name, "rule": (known.__doc__ or "").partition("\n")[0], "needs": ", ".join(known.fields)}
+        {
+            "policy": known.name,
+            "rule": (known.__doc__ or "").partition("\n")[0],
+            "settings": ",".join(f"{row['setting']}={row['default']}" for row in policy_settings(known)),
+            "needs": ", ".join((*known.fields, *({MODEL: ["a model"], ENGINE: ["a replay"]}.get(known.predictor, ())))),
+        }
         for known in POLICIES
     ]
+
+
+def policy_settings(policy: type[Policy]) -> list[Row]:
+    """Return the settings of a policy that a user can set, with default and the range that is searched.
+
+    >>> from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache
+    >>> policy_settings(AibrixPrefixCache)[1]
+    {'setting': 'deviations', 'default': '1', 'range': '0 to 4'}
+    """
+    searched = spaces(policy)
+    return [
+        {
+            "setting": each.name,
+            "default": f"{each.default:g}" if isinstance(each.default, float) else str(each.default).lower(),
+            "range": str(searched[each.name]) if each.name in searched else "",
+        }
+        for each in fields(policy)  # type: ignore[arg-type]
+        if each.name != "models"
+    ]
+
+
+def policy_table(rows: list[Row]) -> Table:
+    """Draw the policies with what they do; --json adds settings and needs."""
+    return listing([{"policy": row["policy"], "what it does": row["rule"]} for row in rows])
 
 
 def feature_rows() -> list[Row]:

@@ -30,7 +30,12 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 @pytest.mark.parametrize(
     ("maker", "page"),
-    [("make_cli.reference", "cli.md"), ("make_formats.page", "formats.md"), ("make_engines.page", "engines.md")],
+    [
+        ("make_cli.reference", "cli.md"),
+        ("make_formats.page", "formats.md"),
+        ("make_engines.page", "engines.md"),
+        ("make_policies.page", "policies.md"),
+    ],
 )
 def test_a_page_that_is_made_is_up_to_date(maker: str, page: str) -> None:
     name, function = maker.split(".")

@@ -37,8 +37,15 @@ class Interpreted(Protocol):
     def probability(self) -> Floats:
         """Return what it said of every instance at its last decision, shape (m,); NaN where it said nothing."""
 
-    def start(self, workload: Workload, snapshot: Floats, seed: int) -> None:
-        """Begin a run; `snapshot` (m, len(SNAPSHOT_FIELDS)) will hold what the router sees at each decision."""
+    def start(self, workload: Workload, snapshot: Floats, seed: int, clock_s: Floats | None = None) -> None:
+        """Begin a run; `snapshot` and `clock_s` will hold what the router sees at each decision, and when.
+
+        Args:
+            workload: what will be decided on.
+            snapshot: shape (m, len(SNAPSHOT_FIELDS)).
+            seed: of the numbers that the policy draws.
+            clock_s: shape (1,); None: a request is decided on as it arrives.
+        """
 
     def decide(self, i: int) -> int:
         """Return the instance for request i."""
@@ -182,7 +189,7 @@ class Cluster:
         compiled = policy if isinstance(policy, Policy) else RandomChoice()
         decide: Any = no_decision
         if asked is not None:
-            asked.start(self.workload, room.snapshot, seed)
+            asked.start(self.workload, room.snapshot, seed, np.asarray(state.clock)["now_s"])
             decide = Asked(_deciding(asked, room.probability))
         memory = compiled.memory.memory(m, len(self.tree.node_end), len(self.workload))
         listens = asked is None and compiled.notice is not no_notice

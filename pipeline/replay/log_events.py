@@ -37,9 +37,6 @@ class LogEvents:
         self._log, self._workload, self._state = log, workload, state
         self._listens = state.policy.notice is not no_notice
         self._sent: dict[int, Request] = {}
-        self._whole_blocks = np.minimum(
-            np.diff(workload.block_offsets), workload.prompt_tokens // workload.block_tokens
-        )
         self._times = _Times(log, workload)
         self._next = 0
         rows = np.arange(len(log))[:, None] * log.candidate
@@ -53,8 +50,8 @@ class LogEvents:
             self._tell_until(now_s, i)
         self._let_go(i, now_s)
         self._state.candidates = np.flatnonzero(self._log.candidate[i]).tolist()
-        start = self._workload.block_offsets[i]
-        blocks = self._workload.block_ids[start : start + self._whole_blocks[i]].tolist()
+        start, end = self._workload.block_offsets[i : i + 2]
+        blocks = self._workload.block_ids[start:end].tolist()
         session = -1 if self._workload.session is None else int(self._workload.session[i])
         return self._state.request(now_s, int(self._workload.prompt_tokens[i]), blocks, session)
 

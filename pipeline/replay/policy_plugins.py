@@ -15,7 +15,7 @@ from typing import Final
 
 from lodestar.data.errors import ConfigError
 
-__all__ = ["GROUP", "load_plugin", "plugins"]
+__all__ = ["GROUP", "load_plugin", "plugin_rows", "plugins"]
 
 GROUP: Final = "lodestar.policies"
 
@@ -26,6 +26,15 @@ def plugins() -> dict[str, list[EntryPoint]]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         found.setdefault(entry.name, []).append(entry)
     return found
+
+
+def plugin_rows() -> list[dict[str, str]]:
+    """Return them as rows of a listing; nothing is imported."""
+    return [
+        {"policy": name, "rule": f"{entry.value} of {package_of(entry)}", "settings": "", "needs": ""}
+        for name, entries in plugins().items()
+        for entry in entries
+    ]
 
 
 def load_plugin(name: str, entries: list[EntryPoint]) -> type[object]:

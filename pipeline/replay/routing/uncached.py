@@ -22,6 +22,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     Request,
     notice_function,
 )
+from lodestar.pipeline.replay.routing.shared_rules import known
 
 __all__ = ["UNCACHED", "count_uncached", "note_uncached"]
 
@@ -33,7 +34,9 @@ UNCACHED: Final = MemoryShape(of_instance=1, of_request=1)
 def count_uncached(event: Event, request: Request, instance: int, memory: Memory) -> None:
     """Keep the tokens of each request in ``of_request[:, 0]``, and of each instance in ``of_instance[:, 0]``."""
     if event.kind == SENT:
-        tokens = math.floor(request.prompt_tokens * (1.0 - event.hit_ratio) + 0.5)  # whole, so that sums come back to 0
+        tokens = math.floor(
+            request.prompt_tokens * (1.0 - known(event.hit_ratio)) + 0.5
+        )  # whole, so that sums come back to 0
         memory.of_request[request.index, 0] = tokens
         memory.of_instance[instance, 0] += tokens
     elif event.kind == FIRST_TOKEN or event.kind == DONE:
