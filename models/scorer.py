@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.errors import ArtifactError
-from lodestar.data.jit import jit
+from lodestar.data.jit import jit, jit_part
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.baseline import baseline_ms
 from lodestar.models.latency import LatencyModel
 from lodestar.models.textmodel import Tree, parse_trees
 
-__all__ = ["MAX_LEAVES", "Scorer", "no_scorer", "score", "scorer_of"]
+__all__ = ["MAX_LEAVES", "Scorer", "no_scorer", "score", "score_in", "scorer_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,7 +76,7 @@ class Scorer(NamedTuple):
     mean_ratio: float
 
 
-@jit
+@jit_part
 def _narrow(row: Floats, s: Scorer, possible: Bits) -> None:
     """Clear, tree by tree, the leaves that this row cannot reach."""
     possible[:] = _ALL
@@ -99,15 +99,20 @@ def _narrow(row: Floats, s: Scorer, possible: Bits) -> None:
 
 @jit
 def score(features: Floats, scorer: Scorer, out_ms: Floats) -> None:
-    """Fill `out_ms` (m,) with the predicted latency of every candidate row of `features` (m, len(FEATURES)).
+    """Fill `out_ms` (m,) with the predicted latency of every candidate row of `features` (m, len(FEATURES))."""
+    score_in(features, scorer, np.empty(scorer.leaf_start.shape[0], np.uint64), out_ms)
+
+
+@jit_part
+def score_in(features: Floats, scorer: Scorer, possible: Bits, out_ms: Floats) -> None:
+    """Score as `score` does, with room for one number a tree instead of making it.
 
     Leaves are added in the order of the trees, as LightGBM does, so the sums agree to the last bit.
     """
-    possible = np.empty(scorer.leaf_start.shape[0], np.uint64)
     for j in range(features.shape[0]):
         _narrow(features[j], scorer, possible)
         log_ratio = 0.0
-        for t in range(possible.shape[0]):
+        for t in range(scorer.leaf_start.shape[0]):
             lowest = possible[t] & (~possible[t] + _ONE)
             log_ratio += scorer.leaf[scorer.leaf_start[t] + scorer.bit_position[(lowest * _MAGIC) >> _SHIFT]]
         physical = baseline_ms(features[j], scorer.first, scorer.second, scorer.coefficient_ms, scorer.floor_ms)

@@ -20,6 +20,7 @@ from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.prefixes import PrefixTree, prefix_tree
 from lodestar.pipeline.replay.routing.compiled import Memory, no_notice
 from lodestar.pipeline.replay.routing.contract import ENGINE, NOTHING, Fleet, Policy
+from lodestar.pipeline.replay.routing.predictions import Desk
 from lodestar.pipeline.replay.state import OK, State, new_state
 from lodestar.pipeline.replay.view import RouterView
 
@@ -202,6 +203,7 @@ class Cluster:
             memory,
             compiled.parameters(Fleet.of(self.engines)),
             compiled.predictors,
+            Desk.of(m, *compiled.predictors),
             room_aside(state, compiled.predictor == ENGINE),
             np.zeros(0, dtype=np.int64) if forced is None else np.ascontiguousarray(forced, dtype=np.int64),
             uniform,

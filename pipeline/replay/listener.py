@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lodestar.data.jit import jit_part
+from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.routing.compiled import (
     DONE,
     LEFT,
@@ -44,7 +44,7 @@ class Listener(NamedTuple):
     parameters: Parameters
 
 
-@jit_part
+@jit_inner
 def seen(state: State, i: int, now_s: float) -> Request:
     """Return request i as a policy sees it."""
     request = state.requests[i]
@@ -52,17 +52,21 @@ def seen(state: State, i: int, now_s: float) -> Request:
         _wide(i),
         now_s,
         float(request.prompt_tokens),
-        _wide(request.session),
+        _wide(state.session[i]),
         _wide(request.path_from),
         _wide(request.path_to),
     )
 
 
-@jit_part
+@jit_inner
 def tell(state: State, listener: Listener, kind: int, i: int, j: int, at_s: float, hit_ratio: float) -> None:
-    """Tell of request i on instance j; what is not over by `at_s` has no times yet."""
-    if not listener.listens:
-        return
+    """Tell a policy that listens of request i on instance j; what is not over by `at_s` has no times yet."""
+    if listener.listens:
+        _tell(state, listener, kind, i, j, at_s, hit_ratio)
+
+
+@jit_part
+def _tell(state: State, listener: Listener, kind: int, i: int, j: int, at_s: float, hit_ratio: float) -> None:
     request = state.requests[i]
     queue_s, prefill_s, decode_s, output_tokens = np.nan, np.nan, np.nan, np.nan
     if kind == DONE and request.finished_s <= at_s:

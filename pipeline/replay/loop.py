@@ -36,7 +36,7 @@ from lodestar.pipeline.replay.routing.compiled import (
 )
 from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, NO_MODELS, Models
 from lodestar.pipeline.replay.routing.pick import Pick, draw_compiled, fill_probabilities
-from lodestar.pipeline.replay.routing.predictions import predict
+from lodestar.pipeline.replay.routing.predictions import Desk, predict_at
 from lodestar.pipeline.replay.state import State, new_state
 
 __all__ = ["DECISION", "Decision", "How", "Recorder", "Room", "no_decision", "run"]
@@ -133,7 +133,7 @@ _ASIDE = room_aside(_STATE_OF_ONE, False)
 _SETTINGS = numba.typeof(How(False, False, 0, Pick().numbers()))
 
 
-@jit_part
+@jit_inner
 def _next_decision(state: State, listener: Listener, snapshot: Floats, candidates: Ints) -> int:
     """Go on to the next request to decide on and observe for it; at the end of the workload, finish and return -1."""
     clock = state.clock[0]
@@ -214,18 +214,21 @@ def _send(state: State, i: int, chosen: int, listener: Listener, snapshot: Float
     tell(state, listener, SENT, i, chosen, state.clock[0].now_s, snapshot[chosen, _HIT])
 
 
-@jit_part
-def _record(recorder: Recorder, i: int, snapshot: Floats, cost: Floats, probability: Floats) -> None:
+@jit_inner
+def _record(recorder: Recorder, i: int, room: Room) -> None:
     """Keep a decision, if it is one of those to keep."""
     after = i - recorder.first
-    if after < 0 or after >= len(recorder.snapshots) * recorder.every or after % recorder.every != 0:
-        return
-    at = after // recorder.every
-    for j in range(snapshot.shape[0]):
-        recorder.costs[at, j] = cost[j]
-        recorder.probabilities[at, j] = probability[j]
-        for field in range(snapshot.shape[1]):
-            recorder.snapshots[at, j, field] = snapshot[j, field]
+    if 0 <= after < len(recorder.snapshots) * recorder.every and after % recorder.every == 0:
+        _keep(recorder, after // recorder.every, room)
+
+
+@jit_part
+def _keep(recorder: Recorder, at: int, room: Room) -> None:
+    for j in range(len(room.cost)):
+        recorder.costs[at, j] = room.cost[j]
+        recorder.probabilities[at, j] = room.probability[j]
+        for field in range(_FIELDS):
+            recorder.snapshots[at, j, field] = room.snapshot[j, field]
 
 
 @jit_inner
@@ -251,12 +254,14 @@ def no_decision(i: int) -> int:
         numba.typeof(MemoryShape().memory(1, 1, 1)),
         numba.typeof(Parameters.of()),
         numba.typeof(NO_MODELS),
+        numba.typeof(Desk.of(1, *NO_MODELS)),
         numba.typeof(_ASIDE),
         numba.int64[::1],
         numba.float64[::1],
         numba.typeof(Room.of(1)),
         numba.typeof(Recorder.of(range(0), 1)),
-    )
+    ),
+    allocates=False,
 )
 def run(
     state: State,
@@ -267,6 +272,7 @@ def run(
     memory: Memory,
     parameters: Parameters,
     models: Models,
+    desk: Desk,
     aside: Aside,
     forced: Ints,
     uniform: Floats,
@@ -284,6 +290,7 @@ def run(
         memory: of the policy, empty at first.
         parameters: its settings.
         models: its latency models.
+        desk: room to predict by them.
         aside: room to look ahead.
         forced: instance of each request, overriding the policy; empty to let the policy decide.
         uniform: one number in [0, 1) a request, for the draw; a second try of a request has a number of its own.
@@ -294,8 +301,10 @@ def run(
         -1, or the request at which `decide` failed.
     """
     listener = Listener(how.listens, notice, Prefixes(state.path, state.node_end), memory, parameters)
-    i = _next_decision(state, listener, room.snapshot, room.candidates)
-    while i >= 0:
+    while True:
+        i = _next_decision(state, listener, room.snapshot, room.candidates)
+        if i < 0:
+            return -1
         chosen = -1
         if len(forced) > 0 and state.instances[forced[i]].candidate:
             chosen = forced[i]
@@ -308,9 +317,8 @@ def run(
         else:
             candidates = room.candidates[: state.clock[0].candidates]
             if how.predictor == MODEL:
-                predict(
-                    float(state.requests[i].prompt_tokens), room.snapshot, models.ttft, models.tpot, room.predicted_ms
-                )
+                tokens = float(state.requests[i].prompt_tokens)
+                predict_at(desk, tokens, room.snapshot, models.ttft, models.tpot, room.predicted_ms)
             elif how.predictor == ENGINE:
                 foresee(state, i, candidates, aside, room.predicted_ms)
             room.cost[:] = np.inf
@@ -327,7 +335,5 @@ def run(
             )
             fill_probabilities(room.cost, candidates, how.pick, room.probability)
             chosen = draw_compiled(room.probability, (uniform[i] + _GOLDEN * state.requests[i].retries) % 1.0)
-        _record(recorder, i, room.snapshot, room.cost, room.probability)
+        _record(recorder, i, room)
         _send(state, i, chosen, listener, room.snapshot)
-        i = _next_decision(state, listener, room.snapshot, room.candidates)
-    return -1

@@ -69,7 +69,6 @@ class Request:
     path_from: Small  # its nodes are State.path[path_from:path_to]
     path_to: Small
     priority: Small
-    session: Small
     instance: Small
     cached_tokens: Small  # found in the engine's cache when first admitted
     router_hit_tokens: Small  # that the router believed to be there
@@ -201,6 +200,7 @@ class State(NamedTuple):
         fresh: requests whose prompt ends with the step in flight, shape (m, max sequences).
         block_phase: decoding requests by the decode step at which they next need a block, modulo the block,
             shape (m, largest block).
+        session: conversation of each request, -1: none.
         path: node ids of all requests.
         node_blocks: blocks of each node in an engine of each block size, shape (block sizes, nodes).
         node_end: prompt tokens up to the end of each node.
@@ -227,6 +227,7 @@ class State(NamedTuple):
     decoding: Ints
     fresh: Ints
     block_phase: Ints
+    session: Ints
     path: Ints
     node_blocks: Ints
     node_end: Ints
@@ -286,6 +287,8 @@ def new_state(
         decoding=np.zeros((m, widest), dtype=np.int32),
         fresh=np.zeros((m, widest), dtype=np.int32),
         block_phase=np.zeros((m, block_sizes[-1]), dtype=np.int32),
+        # Apart from the records, which fill two lines of the processor's cache.
+        session=np.full(n, -1, dtype=np.int32) if workload.session is None else workload.session.astype(np.int32),
         path=tree.path.astype(np.int32),
         node_blocks=np.array([tree.node_end // size - tree.node_start // size for size in block_sizes], dtype=np.int32),
         node_end=tree.node_end.astype(np.int32),
@@ -313,7 +316,6 @@ def _requests(workload: Workload, tree: PrefixTree, work_factor: Floats) -> NDAr
     requests["path_from"], requests["path_to"] = tree.offsets[:-1], tree.offsets[1:]
     requests["work_factor"] = work_factor
     requests["instance"] = -1
-    requests["session"] = -1 if workload.session is None else workload.session
     if workload.priority is not None:
         requests["priority"] = workload.priority
     for name in ("entered_s", "started_s", "first_token_s", "finished_s"):

@@ -27,7 +27,7 @@ from lodestar.pipeline.replay.routing.compiled import (
 )
 from lodestar.pipeline.replay.routing.contract import MODEL, Fleet, Policy
 from lodestar.pipeline.replay.routing.pick import fill_probabilities
-from lodestar.pipeline.replay.routing.predictions import predict
+from lodestar.pipeline.replay.routing.predictions import Desk, predict
 
 __all__ = ["PolicyState"]
 
@@ -65,6 +65,7 @@ class PolicyState:
         self.memory: Memory = policy.memory.memory(len(fleet.names), _ROOM, _ROOM)
         self._parameters, self._pick = policy.parameters(fleet), policy.pick().numbers()
         self._models = policy.predictors
+        self._desk = Desk.of(len(fleet.names), *self._models)
         self._requests = 0
         self._node_of: dict[Any, int] = {}
         self._path = np.zeros(_ROOM, dtype=np.int32)
@@ -111,7 +112,7 @@ class PolicyState:
         snapshot = np.ascontiguousarray(snapshot, dtype=np.float64)
         candidates = np.array(self.candidates, dtype=np.int64)
         if self.policy.predictor == MODEL:
-            predict(request.prompt_tokens, snapshot, *self._models, predicted_ms)
+            predict(self._desk, request.prompt_tokens, snapshot, *self._models, predicted_ms)
         rule = self.policy.rule.compiled
         rule(request, snapshot, predicted_ms, candidates, self.prefixes, self.memory, self._parameters, cost)
         _probabilities(cost, candidates, self._pick, probability)
