@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import wrap
@@ -139,9 +140,23 @@ def _header(column: Column) -> Text:
 
 
 def _drawn(cell: Cell, names: int) -> Text:
-    folded = cell.text if " " in cell.text else "\n".join(wrap(cell.text, names))  # at hyphens, where it has them
-    text = Text(folded, style=STYLES[cell.mark])
+    text = Text(cell.text if " " in cell.text else _folded(cell.text, names), style=STYLES[cell.mark])
     return text.append(f"\n{cell.note}", style="not bold dim") if cell.note else text
+
+
+def _folded(name: str, width: int) -> str:
+    """Break a name behind its hyphens, colons, commas and equals signs, and a part that is too long anywhere.
+
+    >>> _folded("epsilon:aibrix-prefix-cache,epsilon=0.2", 14).splitlines()
+    ['epsilon:', 'aibrix-prefix-', 'cache,epsilon=', '0.2']
+    """
+    lines = [""]
+    for part in re.findall(r"[^-:,=]*[-:,=]|[^-:,=]+", name):
+        for piece in wrap(part, width, break_on_hyphens=False):
+            if len(lines[-1]) + len(piece) > width:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _origins(result: Result) -> RenderableType:
