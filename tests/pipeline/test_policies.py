@@ -84,6 +84,15 @@ def test_uncached_tokens_ahead_are_counted_until_the_first_token() -> None:
     assert state.decide(state.request(4.0, 400), snapshot([0, 0]))[0].tolist() == [400.0, 400.0]
 
 
+@pytest.mark.parametrize(
+    ("ties", "order", "winner"), [("first", [2, 0, 1], 2), ("last", [2, 0, 1], 1), ("first", [1, 0, 2], 1)]
+)
+def test_the_tie_rule_and_the_order_of_candidates_come_from_outside(ties: str, order: list[int], winner: int) -> None:
+    state = PolicyState(LeastRequest(), fleet(3), pick=Pick(ties=ties))
+    state.candidates = order
+    assert state.decide(state.request(0.0, 10), snapshot([1, 1, 1]))[1].tolist() == np.eye(3)[winner].tolist()
+
+
 def test_draws_follow_the_probabilities() -> None:
     probability = np.array([0.2, 0.0, 0.5, 0.3])
     picks = np.bincount([draw(probability, u) for u in np.random.default_rng(0).random(20_000)], minlength=4) / 20_000

@@ -26,7 +26,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     Request,
 )
 from lodestar.pipeline.replay.routing.contract import MODEL, Fleet, Policy
-from lodestar.pipeline.replay.routing.pick import fill_probabilities
+from lodestar.pipeline.replay.routing.pick import Pick, fill_probabilities
 from lodestar.pipeline.replay.routing.predictions import Desk, predict
 
 __all__ = ["PolicyState"]
@@ -52,18 +52,19 @@ class PolicyState:
         memory: of the policy.
     """
 
-    def __init__(self, policy: Policy, fleet: Fleet, block_tokens: int = 1) -> None:
+    def __init__(self, policy: Policy, fleet: Fleet, block_tokens: int = 1, pick: Pick | None = None) -> None:
         """Begin with every instance of the fleet as a candidate, and nothing remembered.
 
         Args:
             policy: the policy.
             fleet: the instances.
             block_tokens: prompt tokens in one prefix block.
+            pick: how to pick by cost, instead of the policy's own way: another tie rule, say.
         """
         self.policy, self.fleet, self.block_tokens = policy, fleet, block_tokens
         self.candidates = list(range(len(fleet.names)))
         self.memory: Memory = policy.memory.memory(len(fleet.names), _ROOM, _ROOM)
-        self._parameters, self._pick = policy.parameters(fleet), policy.pick().numbers()
+        self._parameters, self._pick = policy.parameters(fleet), (pick or policy.pick()).numbers()
         self._models = policy.predictors
         self._desk = Desk.of(len(fleet.names), *self._models)
         self._requests = 0
