@@ -97,7 +97,9 @@ def cells(
 
 def view(engines: Sequence[EngineModel]) -> RouterView:
     """Return what the router sees: metrics at every decision, and an index that holds as much as a cache does."""
-    return RouterView(index_capacity_blocks=engines[0].kv_capacity_tokens, index_per_instance=True)
+    return RouterView(
+        index_capacity_blocks=engines[0].kv_capacity_tokens, index_per_instance=True, index_skips_uncached=True
+    )
 
 
 def saturation_per_s(fleet: Fleet, workload: Workload) -> float:

@@ -62,8 +62,8 @@ METHOD: Final = f"""
   all arrive at once under `least-request`, of each kind of engine apart, added up. Arrivals keep their pattern. What a
   better router saves in prefill is not in it, so its own utilisation is lower.
 - **What routers see.** In-flight counts and engine metrics of the moment, and a prefix index as large as each engine's
-  cache, least recently sent forgotten first; policies with an index of their own use theirs. Nobody is told that the
-  slow engines have no prefix cache, except where noted; the paper's gateway is.
+  cache, least recently sent forgotten first, which knows that the slow engines have no prefix cache, as the paper's
+  gateway does. Policies with an index of their own use theirs, and do not know.
 - **Halves.** The first half of the requests is for training and tuning, the second for the report, with idle engines
   and empty caches at its start; the first 5 % of each do not count. Search: Optuna, {_EFFORT.trials} trials, the
   defaults first, {_EFFORT.search_seeds} seeds, for the mean TTFT of this very cell: a fleet that is tuned once for all

@@ -36,6 +36,8 @@ def believed_hit(state: State, request: Request, j: int, now_s: float) -> tuple[
 def enter(state: State, i: int, j: int) -> None:
     """Enter request i's blocks for instance j, and forget the oldest beyond the capacity."""
     clock, request = state.clock[0], state.requests[i]
+    if clock.index_skips_uncached and not state.instances[j].prefix_caching:
+        return
     shelf = j if clock.index_per_instance else 0
     block, end = clock.index_block_tokens, 0
     for at in range(request.path_from, request.path_to):

@@ -185,6 +185,7 @@ class Clock:
     index_block_tokens: int
     index_capacity_blocks: int
     index_per_instance: bool
+    index_skips_uncached: bool
     index_tail: int
 
 
@@ -346,6 +347,7 @@ def _clock(view: RouterView, on_failure: str) -> NDArray[np.void]:
     clock["index_block_tokens"] = view.index_block_tokens
     clock["index_capacity_blocks"] = view.index_capacity_blocks
     clock["index_per_instance"] = view.index_per_instance
+    clock["index_skips_uncached"] = view.index_skips_uncached
     clock["retry_failed"] = on_failure == ON_FAILURE[0]
     return clock
 

@@ -24,6 +24,7 @@ class RouterView:
         index_ttl_s: how long the index keeps a block after the router last sent it; 0 keeps it forever.
         index_capacity_blocks: blocks that the index holds, least recently sent dropped first; 0 is no limit.
         index_per_instance: whether that limit holds for each instance apart, instead of for all together.
+        index_skips_uncached: whether it knows which engines cache no prefixes, and believes nothing to be there.
     """
 
     scrape_interval_ms: float = 0.0
@@ -31,6 +32,7 @@ class RouterView:
     index_ttl_s: float = 0.0
     index_capacity_blocks: int = 0
     index_per_instance: bool = False
+    index_skips_uncached: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no router does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,3 +134,12 @@ def test_every_preset_runs_and_says_where_it_comes_from(name: str, busy: Workloa
 def test_an_unknown_view_names_the_closest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'aibrix'"):
         RouterView.preset("aibricks")
+
+
+def test_an_index_that_knows_believes_nothing_on_engines_without_a_cache(busy: Workload, slow: EngineModel) -> None:
+    engines = [slow, replace(slow, prefix_caching=False)]
+    for knows in (False, True):
+        view = RouterView(index_skips_uncached=knows, index_capacity_blocks=100_000)
+        hits = Cluster.of(engines, busy, view).replay(record=True).snapshots[:, :, HIT]
+        assert hits[:, 0].max() > 0.4
+        assert (hits[:, 1].max() > 0.4) is not knows
