@@ -19,6 +19,8 @@ _STAGES: Final = ("data", "features", "models", "reports", "pipeline")
 #: What stands in a folder of this name calls no compiled function outside its own file but shared ones, and none calls
 #: it but by its address: a change there leaves all other machine code as it is.
 _APART: Final = "policies"
+#: Files without compiled functions whose numbers are frozen into them: places of fields, kinds of events.
+_NUMBERED: Final = ("schema.py", "events.py")
 _PART: Final = {
     "error_model": "numpy",
     "nogil": True,
@@ -39,7 +41,7 @@ def _cache_folder() -> Path:
         if source.parent.name == _APART:
             continue
         text = source.read_bytes()
-        if b"lodestar.data.jit import" in text:
+        if b"lodestar.data.jit import" in text or source.name in _NUMBERED:
             stamp.update(text)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "lodestar" / f"compiled-{stamp.hexdigest()[:16]}"
@@ -117,7 +119,7 @@ class LateFunction:
         source = Path(self.python.__code__.co_filename)
         folder = _BASE
         if source.parent.name == _APART:
-            folder = _BASE.with_name(f"{_BASE.name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}")
+            folder = _BASE / f"policy-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(folder)
         try:

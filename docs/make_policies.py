@@ -50,8 +50,9 @@ state.sent(request, choice.instance, snapshot)                      # later: sta
 Settings are written behind the name: `NAME,key=value,key=value`. A setting with a range is one that `--tune` searches.
 
 `epsilon:NAME` sends a share of the requests (`epsilon=0.1`) anywhere, each instance alike; `softmax:NAME` draws with
-p ∝ exp(-(c - min c) / ((max c - min c) · `temperature`)) for the policy's costs c (`temperature=0.1`). Both give any
-policy known propensities above 0, as one-step estimates need them.
+p ∝ exp(-(c - min c) / ((max c - min c) · `temperature`)) for the policy's costs c (`temperature=0.1`). With `epsilon:`
+every candidate has a known chance, as one-step estimates need it; with `softmax:` every one that the rule does not rule
+out. They wrap compiled policies.
 
 """
 
@@ -82,7 +83,7 @@ its settings, a rule that fills the costs, and, if it remembers something, a not
 `least_uncached_tokens.py` has a memory.
 """
 
-_FIRST_LINE = re.compile(r"``([^`]+)``")
+_QUOTED = re.compile(r"``([^`]+)``")
 
 
 def page() -> str:
@@ -100,15 +101,31 @@ def _table() -> str:
 
 def _section(policy: type[Policy]) -> str:
     settings = policy_settings(policy)
-    rows = "".join(f"| `{row['setting']}` | {row['default']} | {row['range']} |\n" for row in settings)
-    table = f"\n| setting | default | searched |\n|---|---|---|\n{rows}" if rows else ""
+    meanings = _meanings(policy)
+    columns = ("setting", "default", "searched", *(["meaning"] if meanings else []))
+    rows = "".join(
+        f"| `{row['setting']}` | {row['default']} | {row['range']} |"
+        + (f" {meanings.get(row['setting'], '')} |\n" if meanings else "\n")
+        for row in settings
+    )
+    table = f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n{rows}" if rows else ""
     beside = {MODEL: "\nNeeds trained models.\n", ENGINE: "\nReplays only.\n"}.get(policy.predictor, "")
     return f"\n### {policy.name}\n\n{_text(inspect.getdoc(policy) or '')}\n{beside}{table}"
 
 
+def _meanings(policy: type[Policy]) -> dict[str, str]:
+    """Return what a docstring says of each setting, the policy's own or that of the class it builds on."""
+    found: dict[str, str] = {}
+    for each in (policy, *policy.__bases__):
+        _, _, listed = inspect.cleandoc(each.__doc__ or "").partition("\nAttributes:\n")
+        for name, meaning in re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", listed, flags=re.MULTILINE):
+            found.setdefault(name, _text(" ".join(meaning.split())))
+    return found
+
+
 def _text(docstring: str) -> str:
     """Turn double backquotes into single ones, and leave out what lists attributes."""
-    return _FIRST_LINE.sub(r"`\1`", docstring.partition("\nAttributes:")[0].strip())
+    return _QUOTED.sub(r"`\1`", docstring.partition("\nAttributes:")[0].strip())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from lodestar.data.formats import formats
 from lodestar.features.definitions import FEATURES
 from lodestar.models.engine import presets
 from lodestar.pipeline.replay.policies import POLICIES
-from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Policy, spaces
+from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Policy, is_setting, spaces
 
 __all__ = ["engine_rows", "feature_rows", "format_rows", "listing", "policy_rows", "policy_settings", "policy_table"]
 
@@ -64,7 +64,7 @@ def policy_settings(policy: type[Policy]) -> list[Row]:
             "range": str(searched[each.name]) if each.name in searched else "",
         }
         for each in fields(policy)  # type: ignore[arg-type]
-        if each.name != "models"
+        if is_setting(each)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A decision in plain Python as compiled code calls it: through a C function, one microsecond a call."""
+"""A decision in plain Python as compiled code calls it: through a C function."""
 
 from __future__ import annotations
 

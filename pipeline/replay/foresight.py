@@ -28,8 +28,8 @@ class Aside(NamedTuple):
 
     Attributes:
         instance: its record, length 1.
-        requests: records of its requests, length n.
-        request: which they are, length n.
+        requests: records of its requests, and of the last two answers, which may be among them: length n + 2.
+        request: which they are, length n + 2.
         slots: of its nodes, and of the tails of all requests, length nodes + n.
         decoding: its heap.
         fresh: its requests whose prompt ends with the step in flight.
@@ -51,8 +51,8 @@ def room_aside(state: State, wanted: bool) -> Aside:
     n, nodes = (len(requests), state.node_blocks.shape[1]) if wanted else (0, 0)
     return Aside(
         instance=np.zeros(1, dtype=instances.dtype),
-        requests=np.zeros(n, dtype=requests.dtype),
-        request=np.zeros(n, dtype=np.int64),
+        requests=np.zeros(n + 2, dtype=requests.dtype),
+        request=np.zeros(n + 2, dtype=np.int64),
         slots=np.zeros(nodes + n, dtype=slots.dtype),
         decoding=np.zeros(state.decoding.shape[1], dtype=np.int32),
         fresh=np.zeros(state.fresh.shape[1], dtype=np.int32),

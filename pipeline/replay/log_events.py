@@ -17,7 +17,7 @@ __all__ = ["LogEvents", "known_ends"]
 Floats = NDArray[np.float64]
 
 _HIT: Final = schema.SNAPSHOT_FIELDS.index(schema.HIT_RATIO)
-_FIRST_TOKEN, _DONE = 0, 1
+_FIRST_TOKEN = 0
 
 
 def known_ends(log: RequestLog) -> NDArray[np.bool_]:

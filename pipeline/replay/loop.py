@@ -130,7 +130,7 @@ class Recorder(NamedTuple):
 
 _STATE = numba.typeof(_STATE_OF_ONE)
 _ASIDE = room_aside(_STATE_OF_ONE, False)
-_SETTINGS = numba.typeof(How(False, False, 0, Pick().numbers()))
+_HOW = numba.typeof(How(False, False, 0, Pick().numbers()))
 
 
 @jit_inner
@@ -250,7 +250,7 @@ def no_decision(i: int) -> int:
         numba.types.FunctionType(RULE),
         numba.types.FunctionType(NOTICE),
         numba.types.FunctionType(DECISION),
-        _SETTINGS,
+        _HOW,
         numba.typeof(MemoryShape().memory(1, 1, 1)),
         numba.typeof(Parameters.of()),
         numba.typeof(NO_MODELS),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
+
+from numba.core.errors import NumbaError
 
 from lodestar.data.errors import ConfigError, unknown
 from lodestar.pipeline.replay.policies import POLICIES
@@ -11,7 +14,7 @@ from lodestar.pipeline.replay.policy_file import class_in_file, is_python_policy
 from lodestar.pipeline.replay.policy_plugins import load_plugin, plugins
 from lodestar.pipeline.replay.policy_settings import Setting, declared, read_settings, split_settings
 from lodestar.pipeline.replay.python_policy import PythonPolicy
-from lodestar.pipeline.replay.routing.contract import MODEL, Models, Policy
+from lodestar.pipeline.replay.routing.contract import MODEL, Models, Policy, check_settings
 from lodestar.pipeline.replay.routing.wrapped import WRAPPERS, Wrapped
 
 __all__ = ["find_policy", "make_policy", "wants_models"]
@@ -58,28 +61,35 @@ def wants_models(text: str) -> bool:
     name, _ = split_settings(text)
     kind, _, rest = name.partition(":")
     name = rest if kind in WRAPPERS else name
-    ours = {policy.name: policy for policy in POLICIES}
-    if name in ours:
-        return ours[name].predictor == MODEL
-    others = plugins()
-    return name in others and getattr(load_plugin(name, others[name]), "predictor", None) == MODEL
+    try:
+        found = _class_of(name)[1]
+    except ConfigError:  # said when the policy is made
+        return False
+    return getattr(found, "predictor", None) == MODEL
 
 
 def _find(name: str, settings: dict[str, str], models: Models | None) -> Policy | PythonPolicy:
     kind, colon, rest = name.partition(":")
     if colon and kind in WRAPPERS:
         return _wrapped(kind, rest, settings, models)
+    file, found = _class_of(name)
+    if file is None:
+        return _compiled(found, settings, models)
+    return _made(f"{file.name}:{found.__name__}" if is_python_policy(name) else name, file, found, settings, models)
+
+
+def _class_of(name: str) -> tuple[Path | None, Any]:
+    """Find the class behind a name, and the file of one that is not ours."""
     if is_python_policy(name):
-        file, found = class_in_file(name)
-        return _made(f"{file.name}:{found.__name__}", file, found, settings, models)
+        return class_in_file(name)
     ours = {policy.name: policy for policy in POLICIES}
     if name in ours:
-        return _compiled(ours[name], settings, models)
+        return None, ours[name]
     others = plugins()
     if name not in others:
         raise unknown("policy", name, [*ours, *others, *(f"{kind}:NAME" for kind in WRAPPERS)])
     plugin = load_plugin(name, others[name])
-    return _made(name, Path(inspect.getsourcefile(plugin) or plugin.__module__), plugin, settings, models)
+    return Path(inspect.getsourcefile(plugin) or plugin.__module__), plugin
 
 
 def _wrapped(kind: str, name: str, settings: dict[str, str], models: Models | None) -> Wrapped:
@@ -104,7 +114,16 @@ def _made(
     lacking = [each for each in ("name", "rule") if not hasattr(found, each)]
     if lacking:
         raise ConfigError(f"policy {name}: {found.__name__} has no {' and no '.join(lacking)}; expected both. Add them")
-    return _compiled(found, settings, models)
+    made = _compiled(found, settings, models)
+    try:
+        _ = made.rule.compiled, made.notice.compiled
+    except NumbaError as error:
+        said = next(line for line in str(error).splitlines() if line.strip())
+        raise ConfigError(
+            f"policy {name}: {file} does not compile ({said.strip()}); expected scalars, and loops over the arrays "
+            "that it is given. Correct it"
+        ) from error
+    return made
 
 
 def _compiled(found: type[Policy], settings: dict[str, str], models: Models | None) -> Policy:
@@ -112,7 +131,13 @@ def _compiled(found: type[Policy], settings: dict[str, str], models: Models | No
     if found.predictor == MODEL:
         if models is None or not models.there:
             raise ConfigError(
-                f"policy {found.name!r} needs a latency model and this dataset has none. Run lodestar train first"
+                f"policy {found.name!r} needs a latency model and this dataset has none; expected trained models. "
+                "Run lodestar train first"
             )
         values["models"] = models
-    return found(**values)
+    try:
+        made = found(**values)
+        check_settings(made)
+    except ConfigError as error:
+        raise ConfigError(f"policy {found.name}: {error}") from error
+    return made

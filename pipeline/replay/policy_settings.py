@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lodestar.data.errors import ConfigError, unknown
+from lodestar.pipeline.replay.routing.contract import is_setting
 
 __all__ = ["Setting", "declared", "read_settings", "split_settings"]
 
 #: What a setting can be, by the name of its type, and what a user is told of it.
 _KINDS: Final = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 _ANYTHING: Final = "anything"
-_MADE_BY_US: Final = "models"  # a field that users don't set
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def split_settings(text: str) -> tuple[str, dict[str, str]]:
 def declared(policy: type[object]) -> dict[str, Setting] | None:
     """Return the settings of a class by name: its fields, or what it is made with; None: it takes any."""
     if dataclasses.is_dataclass(policy):
-        found = [_of_field(each) for each in dataclasses.fields(policy) if each.init and each.name != _MADE_BY_US]
+        found = [_of_field(each) for each in dataclasses.fields(policy) if each.init and is_setting(each)]
         return {setting.name: setting for setting in found}
     settings = {}
     for parameter in inspect.signature(policy).parameters.values():

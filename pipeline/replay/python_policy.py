@@ -1,8 +1,7 @@
 """A user's own policy in plain Python: one class with one method, named as FILE.py:CLASS or by an entry point.
 
-It is asked once a decision, so a policy that thinks for ten microseconds replays some 50,000 requests a second; a
-compiled one costs a fraction of that. It chooses, and may say how likely it was to choose each instance: then its
-decisions have propensities, and logged decisions can be scored by it.
+It is asked once a decision, and what it thinks for is added to the replay's own time. It chooses, and may say how
+likely it was to choose each instance: then its decisions have propensities, and logged decisions can be scored by it.
 """
 
 from __future__ import annotations

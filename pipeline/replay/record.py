@@ -18,6 +18,7 @@ from lodestar.data.native_write import decision_records
 from lodestar.data.record_files import write_records
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.parallel import AnyPolicy, Run, replay_one
+from lodestar.pipeline.replay.routing.contract import Fleet
 from lodestar.pipeline.replay.state import CANCELLED, LOST
 
 __all__ = ["Names", "record_replay", "recorded_log"]
@@ -94,7 +95,7 @@ def recorded_log(
         first: the request that the first recorded snapshot is of.
         names: of requests and instances.
     """
-    workload, m, names = cluster.workload, len(cluster.engines), names or Names()
+    workload, names = cluster.workload, names or Names()
     rows = rows or range(len(workload))
     part = slice(rows.start, rows.stop)
     kept = slice(rows.start - first, rows.stop - first)
@@ -106,7 +107,7 @@ def recorded_log(
     offsets = workload.block_offsets[rows.start : rows.stop + 1]
     return RequestLog(
         dataset=dataset,
-        instances=list(names.instances or (f"instance-{j:02d}" for j in range(m))),
+        instances=list(names.instances or Fleet.of(cluster.engines).names),
         request_id=list(names.requests[part] if names.requests else map(str, rows)),
         arrived_at_s=workload.arrived_at_s[part],
         prompt_tokens=workload.prompt_tokens[part],

@@ -43,13 +43,13 @@ def observe(state: State, i: int, listener: Listener, out: Floats, candidates: I
     now_s, count = clock.now_s, 0
     for j in range(out.shape[0]):
         instance = state.instances[j]
+        hear(state, j, now_s, listener)
         if not instance.candidate:
             for field in range(out.shape[1]):
                 out[j, field] = np.nan
             continue
         candidates[count] = j
         count += 1
-        hear(state, j, now_s, listener)
         hit, age_s = believed_hit(state, request, j, now_s)
         done = steps_done(instance, now_s)
         if clock.scrape_interval_s == 0.0:

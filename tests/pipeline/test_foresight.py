@@ -37,6 +37,11 @@ def test_looking_ahead_leaves_no_trace(busy: Workload, slow: EngineModel) -> Non
         assert np.asarray(getattr(oracle, name)).tobytes() == np.asarray(getattr(forced, name)).tobytes(), name
 
 
+def test_it_looks_ahead_while_answers_are_on_their_way(busy: Workload, slow: EngineModel) -> None:
+    outcome = Cluster.of([replace(slow, response_overhead_ms=20_000.0)], busy.head(3)).replay(OracleTtft())
+    assert (outcome.ttft_ms > 20_000).all()
+
+
 def test_it_beats_a_router_that_only_counts(busy: Workload, slow: EngineModel) -> None:
     cluster = Cluster.of([slow] * 3, busy)
     assert cluster.replay(OracleTtft()).ttft_ms.mean() < 0.9 * cluster.replay(LeastRequest()).ttft_ms.mean()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from lodestar.data import schema
 from lodestar.data.errors import ConfigError
+from lodestar.data.jit import LateFunction
 from lodestar.data.log import Workload
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
@@ -18,10 +21,21 @@ from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.events import Event, parse_event
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_names import make_policy
-from lodestar.pipeline.replay.routing.contract import MODEL
+from lodestar.pipeline.replay.routing.compiled import (
+    Memory,
+    MemoryShape,
+    Parameters,
+    Prefixes,
+    Request,
+    rule_function,
+)
+from lodestar.pipeline.replay.routing.contract import MODEL, Policy
+from lodestar.pipeline.replay.routing.uncached import UNCACHED, note_uncached
 from lodestar.pipeline.replay.state import CANCELLED, LOST, OK
 from lodestar.pipeline.replay.view import RouterView
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 INFLIGHT = schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)
 HIT = schema.SNAPSHOT_FIELDS.index(schema.HIT_RATIO)
 RUNNING = schema.SNAPSHOT_FIELDS.index(schema.RUNNING_REQUESTS)
@@ -145,6 +159,37 @@ clusters = st.tuples(
     st.booleans(),
     st.integers(0, 10_000),
 )
+
+
+@rule_function
+def _ahead_on_the_first(
+    request: Request,
+    snapshot: Floats,
+    predicted_ms: Floats,
+    candidates: Ints,
+    prefixes: Prefixes,
+    memory: Memory,
+    parameters: Parameters,
+    cost: Floats,
+) -> None:
+    for j in candidates:
+        cost[j] = memory.of_instance[0, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher(Policy):
+    """Anyone, at the cost of the tokens that are still to be computed on instance 0."""
+
+    name: ClassVar[str] = "watcher"
+    rule: ClassVar[LateFunction] = _ahead_on_the_first
+    notice: ClassVar[LateFunction] = note_uncached
+    memory: ClassVar[MemoryShape] = UNCACHED
+
+
+def test_a_policy_hears_what_becomes_of_requests_on_an_instance_that_leaves(busy: Workload, slow: EngineModel) -> None:
+    ahead = Cluster.of([slow] * 3, busy, events=[Event(20.0, "leave", 0)]).replay(Watcher(), record=True).costs[:, 1]
+    assert ahead[busy.arrived_at_s < 20.0].max() > 1000.0
+    assert (ahead[busy.arrived_at_s > 40.0] == 0.0).all()
 
 
 @settings(max_examples=80, deadline=None)

@@ -14,7 +14,7 @@ from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCa
 from lodestar.pipeline.replay.policies.least_request import LeastRequest
 from lodestar.pipeline.replay.policies.lodestar import Lodestar
 from lodestar.pipeline.replay.policies.power_of_two import PowerOfTwo
-from lodestar.pipeline.replay.policy_names import find_policy, make_policy
+from lodestar.pipeline.replay.policy_names import find_policy, make_policy, wants_models
 from lodestar.pipeline.replay.policy_plugins import plugin_rows
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.routing.contract import Fleet
@@ -93,7 +93,17 @@ def test_settings_come_behind_the_name() -> None:
         ("aibrix-prefix-cache,deviations=two", "policy aibrix-prefix-cache: deviations is 'two'; expected a number."),
         ("aibrix-prefix-cache,deviations=nan", "deviations is 'nan'; expected a number."),
         ("aibrix-prefix-cache,imbalance_requests=1.5", "imbalance_requests is '1.5'; expected a whole number."),
-        ("learned", "policy 'learned' needs a latency model and this dataset has none. Run lodestar train first"),
+        (
+            "learned",
+            "policy 'learned' needs a latency model and this dataset has none; expected trained models. Run lod",
+        ),
+        (
+            "aibrix-prefix-cache,imbalance_requests=-4",
+            "policy aibrix-prefix-cache: imbalance_requests is -4; expected 0 or",
+        ),
+        ("sglang-cache-aware,cache_threshold=3", "policy sglang-cache-aware: cache_threshold is 3; expected 0 to 1"),
+        ("dynamo-kv,temperature=-1", "policy dynamo-kv: temperature is -1; expected 0 or more"),
+        ("preble,window_minutes=0", "policy preble: window_minutes is 0; expected above 0"),
         ("epsilon:learned", "policy 'learned' needs a latency model and this dataset has none"),
         ("epsilon:least-request,epsilon=0", "epsilon:least-request: epsilon is 0; expected above 0 and at most 1"),
         ("softmax:least-request,temperature=-1", "softmax:least-request: temperature is -1; expected above 0"),
@@ -181,6 +191,12 @@ def test_a_compiled_policy_in_a_file_is_one_like_ours(tmp_path: Path) -> None:
     (tmp_path / "near.py").write_text(COMPILED.replace('name: ClassVar[str] = "nearest"', ""))
     with pytest.raises(ConfigError, match="Nearest has no name; expected both"):
         find_policy(name)
+    (tmp_path / "near.py").write_text(COMPILED.replace("for j in candidates:", "for j in [str(cost)]:"))
+    with pytest.raises(ConfigError, match=r"near.py does not compile \(.*\); expected scalars"):
+        find_policy(name)
+    assert not wants_models(name)
+    (tmp_path / "near.py").write_text(COMPILED + "    predictor: ClassVar[int] = 1\n")
+    assert wants_models(name)
 
 
 def install(site: Path, package: str, declared: str, source: str) -> None:

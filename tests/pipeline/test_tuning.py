@@ -30,7 +30,7 @@ from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.tuning.options import TuningOptions, tuning_options
 from lodestar.pipeline.replay.tuning.parts import Parts, parts_of
 from lodestar.pipeline.replay.tuning.study import objective_of
-from lodestar.pipeline.replay.tuning.text import check_tunable, policy_text, with_settings
+from lodestar.pipeline.replay.tuning.text import check_tunable, named_settings, policy_text, with_settings
 from lodestar.pipeline.replay.tuning.tune import tune
 
 AIBRIX = "aibrix-prefix-cache"
@@ -232,6 +232,7 @@ def test_what_is_gone_or_slow_at_the_cut_is_so_from_the_beginning_of_the_second_
     )  # fmt: skip
     search, report, _ = parts_of(replace(cluster, events=events), 0.5, 0.05)
     assert search.events == events
+    assert parts_of(replace(cluster, events=events[::-1]), 0.5, 0.05).report.events == report.events
     assert [str(event) for event in report.events] == ["leave:0@0", "slow:1@0:3", "join:0@5", "slow:1@6:1"]
     outcome = report.replay(make_policy("least-request"))
     early = report.workload.arrived_at_s < 5.0
@@ -268,6 +269,14 @@ def test_the_policy_inside_a_wrapper_is_tuned() -> None:
     named = make_policy(f"epsilon:{AIBRIX},epsilon=0.3")
     changed = with_settings(named, {"deviations": 2.5})
     assert policy_text(named.name, changed) == f"epsilon:{AIBRIX},deviations=2.5,epsilon=0.3"
+    assert find_policy(policy_text(named.name, changed)) == changed
+
+
+def test_a_setting_that_the_wrapper_hides_is_neither_searched_nor_written() -> None:
+    named = make_policy("softmax:dynamo-kv,temperature=0.3")
+    assert "temperature" not in named_settings(named)
+    changed = with_settings(named, {"prefill_load_scale": 2.0})
+    assert policy_text(named.name, changed) == "softmax:dynamo-kv,prefill_load_scale=2,temperature=0.3"
     assert find_policy(policy_text(named.name, changed)) == changed
 
 

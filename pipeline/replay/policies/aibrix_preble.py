@@ -23,6 +23,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     rule_function,
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy, tunable
+from lodestar.pipeline.replay.routing.radix_tree import after_matched, lower_part
 
 __all__ = ["GPUS", "AibrixPreble"]
 
@@ -101,25 +102,8 @@ def _node_s(node: int, start: float, prefixes: Prefixes, memory: Memory, values:
 
 
 @jit_inner
-def _matched(request: Request, prefixes: Prefixes, memory: Memory) -> int:
-    """Return the place in the path after the deepest node that the tree has."""
-    at = request.path_from
-    while at < request.path_to and memory.of_node[prefixes.path[at], _LAST] > 0.0:
-        at += 1
-    return at
-
-
-@jit_inner
 def _lower_part(node: int, prefixes: Prefixes, memory: Memory) -> tuple[int, int]:
-    """Return what a tree node that goes on below this place ends in: (node, -1), or the tail of a request (-1, i)."""
-    i = int(memory.of_node[node, _FIRST]) - 1
-    below = False
-    for at in range(int(memory.of_request[i, _PATH_FROM]), int(memory.of_request[i, _PATH_TO])):
-        other = int(prefixes.path[at])
-        if below and memory.of_node[other, _ENDS] > 0.0:
-            return other, -1
-        below = below or other == node
-    return -1, i
+    return lower_part(node, prefixes, memory, _FIRST, _ENDS, _PATH_FROM, _PATH_TO)
 
 
 @jit_part
@@ -195,7 +179,7 @@ def _rule(
     parameters: Parameters,
     cost: Floats,
 ) -> None:
-    at, matched = _matched(request, prefixes, memory), 0.0
+    at, matched = after_matched(request, prefixes, memory, _LAST), 0.0
     if at > request.path_from:
         matched = float(prefixes.node_end[prefixes.path[at - 1]])
     follow = matched > parameters.values[_THRESHOLD] * request.prompt_tokens
@@ -294,7 +278,7 @@ def _hold(request: Request, instance: int, prefixes: Prefixes, memory: Memory, v
 @jit_part
 def _insert(request: Request, prefixes: Prefixes, memory: Memory, values: Floats) -> None:
     """Put the prompt into the tree."""
-    i, at, start, end = request.index, _matched(request, prefixes, memory), 0.0, 0.0
+    i, at, start, end = request.index, after_matched(request, prefixes, memory, _LAST), 0.0, 0.0
     if at > request.path_from:
         upper = int(prefixes.path[at - 1])
         start = float(prefixes.node_end[upper])
@@ -307,9 +291,10 @@ def _insert(request: Request, prefixes: Prefixes, memory: Memory, values: Floats
         memory.of_node[node, _LAST] = i + 1.0
         end = float(prefixes.node_end[node])
     tail = request.prompt_tokens > end
-    last = int(prefixes.path[request.path_to - 1])
-    if not tail and memory.of_node[last, _ENDS] == 0.0:
-        memory.of_node[last, _ENDS], memory.of_node[last, _START] = 1.0, start
+    if not tail:
+        last = int(prefixes.path[request.path_to - 1])
+        if memory.of_node[last, _ENDS] == 0.0:
+            memory.of_node[last, _ENDS], memory.of_node[last, _START] = 1.0, start
     state = memory.of_request[i]
     state[_PATH_FROM], state[_PATH_TO], state[_PROMPT] = request.path_from, request.path_to, request.prompt_tokens
     state[_TAIL], state[_FROM] = (1.0 if tail else 0.0), start
@@ -367,15 +352,17 @@ class AibrixPreble(Policy):
 
     `gpu` is whose prefill times those are (Mistral-7B on V100 or A6000). The peer's oddities are kept: its time per
     token is a constant, instances don't share a node's cost, what leaves the window is taken off as the tree is then,
-    and the bug of the lost nodes above. Departures: prompts are known by their whole prefix blocks; windows move as the
-    router hears of something, not once a second; a request that is sent again counts from its first time; what was
-    sent to an instance that left counts for nobody.
+    and the bug of the lost nodes above. There is no gate for imbalance before it, as there is none in its source.
+
+    Departures: prompts are known by their whole prefix blocks; windows move as the router hears of something, not once
+    a second; a request that is sent again counts from its first time; what was sent to an instance that left counts
+    for nobody.
 
     Source: AIBrix ``pkg/plugins/gateway/algorithms/prefix_cache_preble.go``,
     ``pkg/utils/prefixcacheindexer/tree.go``.
     """
 
-    threshold: float = tunable(0.5, 0.0, 1.0)
+    threshold: float = tunable(0.5, 0.0, 1.0, most=1.0)
     window_minutes: float = tunable(3.0, 0.1, 5.0, log=True)
     decode_tokens: float = tunable(45.0, 1.0, 1000.0, log=True)
     gpu: str = "V100"

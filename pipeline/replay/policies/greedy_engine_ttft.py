@@ -258,7 +258,7 @@ class GreedyEngineTtft(Policy):
       ended, each giving back its new tokens and its answer; 0 before any has ended.
 
     Greedy: it does not count what a choice costs the requests that come after. It takes the queue as first come, first
-    served, and what the router believes cached as cached. Where the cache is full, R falls short by some 40 %.
+    served, and what the router believes cached as cached. Where the cache is full, R falls short.
 
     Source: ours; a step is `EngineModel.step_ms`.
     """

@@ -272,15 +272,15 @@ class LlmDPredictedLatency(Policy):
 
     def __post_init__(self) -> None:
         """Refuse what llm-d refuses."""
-        check_blocks(self.name, self.block_tokens, self.max_prefix_tokens)
+        check_blocks(self.block_tokens, self.max_prefix_tokens)
         if self.headroom not in ("least", "most"):
-            raise ConfigError(f"policy {self.name}: headroom is {self.headroom!r}; expected least or most")
+            raise ConfigError(f"headroom is {self.headroom!r}; expected least or most")
         for name in ("strict_threshold", "loose_threshold", "explore_beyond"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"policy {self.name}: {name} is {getattr(self, name)}; expected 0 to 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         for name in ("max_ttft_penalty_ms", "ttft_slo_ms", "tpot_slo_ms", "ttft_weight", "tpot_weight"):
             if not getattr(self, name) >= 0.0:
-                raise ConfigError(f"policy {self.name}: {name} is {getattr(self, name)}; expected 0 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
     def pick(self) -> Pick:
         """Draw by the probabilities that the rule works out."""

@@ -114,8 +114,8 @@ class Lodestar(Policy):
     """
 
     cold_start_requests: int = 0
-    filtered_instances: int = 0
-    saturation_ratio: float = tunable(0.8, 0.3, 1.0)
+    filtered_instances: int = tunable(0, 0, 4, whole=True)
+    saturation_ratio: float = tunable(0.8, 0.3, 1.0, most=1.0)
     group_depth_tokens: int = 10
     exploration: float = 0.0
     models: Models = model_field()

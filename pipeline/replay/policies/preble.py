@@ -28,6 +28,7 @@ from lodestar.pipeline.replay.routing.compiled import (
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy, tunable
 from lodestar.pipeline.replay.routing.pick import Pick
+from lodestar.pipeline.replay.routing.radix_tree import after_matched
 
 __all__ = ["Preble"]
 
@@ -76,7 +77,7 @@ def _rule(
 ) -> None:
     for j in candidates:
         cost[j] = books.load_s(0, j, memory, parameters.values)
-    at, start, end = tree.after_matched(request, prefixes, memory), 0.0, 0.0
+    at, start, end = after_matched(request, prefixes, memory, books.FIRST), 0.0, 0.0
     if at > request.path_from:
         upper = int(prefixes.path[at - 1])
         start, end = memory.of_node[upper, books.START], float(prefixes.node_end[upper])

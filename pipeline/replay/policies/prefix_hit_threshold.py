@@ -57,7 +57,7 @@ class PrefixHitThreshold(Policy):
     ``prefix_hit_threshold_or_least_request``, default of ``PREFIX_HIT_THRESHOLD``.
     """
 
-    tau: float = tunable(0.5, 0.0, 1.0)
+    tau: float = tunable(0.5, 0.0, 1.0, most=1.0)
 
     name: ClassVar[str] = "prefix-hit-threshold"
     fields: ClassVar[tuple[str, ...]] = (schema.HIT_RATIO, schema.INFLIGHT_REQUESTS)

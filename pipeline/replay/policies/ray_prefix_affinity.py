@@ -258,7 +258,7 @@ class RayPrefixAffinity(Policy):
         chars_per_token: an average.
     """
 
-    match_rate_threshold: float = tunable(0.1, 0.0, 0.9)
+    match_rate_threshold: float = tunable(0.1, 0.0, 0.9, most=1.0)
     imbalanced_threshold: float = tunable(1e6, 1.0, 1e6, log=True, whole=True)
     do_eviction: bool = False
     eviction_threshold_chars: float = 400_000.0
@@ -276,10 +276,10 @@ class RayPrefixAffinity(Policy):
         """Refuse what makes no sense."""
         for name in ("eviction_interval_s", "chars_per_token"):
             if not getattr(self, name) > 0.0:
-                raise ConfigError(f"policy {self.name}: {name} is {getattr(self, name):g}; expected more than 0")
+                raise ConfigError(f"{name} is {getattr(self, name):g}; expected more than 0")
         if not 0.0 <= self.eviction_target_chars <= self.eviction_threshold_chars:
             raise ConfigError(
-                f"policy {self.name}: eviction_target_chars is {self.eviction_target_chars:g}; expected 0 to "
+                f"eviction_target_chars is {self.eviction_target_chars:g}; expected 0 to "
                 f"eviction_threshold_chars, which is {self.eviction_threshold_chars:g}"
             )
 

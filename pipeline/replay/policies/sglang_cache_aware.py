@@ -381,7 +381,7 @@ class SglangCacheAware(Policy):
     Source: SGLang ``sgl-model-gateway/src/policies/cache_aware.rs`` and ``tree.rs``, as of sglang-router 0.3.2.
     """
 
-    cache_threshold: float = tunable(0.3, 0.0, 1.0)
+    cache_threshold: float = tunable(0.3, 0.0, 1.0, most=1.0)
     balance_abs_threshold: float = tunable(64.0, 1.0, 256.0, log=True, whole=True)
     balance_rel_threshold: float = tunable(1.5, 1.0, 4.0)
     eviction_interval_s: float = 60.0

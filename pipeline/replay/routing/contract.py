@@ -6,13 +6,15 @@ outside; the rule only reads, and what a policy remembers changes as it hears of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.data.errors import ConfigError
 from lodestar.data.jit import LateFunction
 from lodestar.models.engine import EngineModel
 from lodestar.models.latency import LatencyModel
@@ -33,6 +35,8 @@ __all__ = [
     "Models",
     "Policy",
     "Space",
+    "check_settings",
+    "is_setting",
     "model_field",
     "spaces",
     "tunable",
@@ -106,7 +110,7 @@ NO_MODELS: Final = Models.of(None)
 
 def model_field() -> Any:
     """Declare the field `models`, which a policy with a predictor has; `make_policy` fills it."""
-    return field(default=NO_MODELS, repr=False, compare=False)
+    return field(default=NO_MODELS, repr=False, compare=False, metadata={"setting": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,20 @@ class Space:
         return ", ".join(word for word in words if word)
 
 
-def tunable(default: float, low: float, high: float, *, log: bool = False, whole: bool = False) -> Any:
-    """Declare a setting that `lodestar replay --tune` searches; its default is the peer's."""
-    return field(default=default, metadata={"space": Space(low, high, log, whole)})
+def tunable(
+    default: float, low: float, high: float, *, log: bool = False, whole: bool = False, most: float = math.inf
+) -> Any:
+    """Declare a setting that `lodestar replay --tune` searches.
+
+    Args:
+        default: the peer's.
+        low: least value that is searched; a user may set less, but not less than 0.
+        high: greatest value that is searched; a user may set more.
+        log: whether to search on a logarithmic scale.
+        whole: whether only whole numbers are values.
+        most: greatest value that makes sense.
+    """
+    return field(default=default, metadata={"space": Space(low, high, log, whole), "most": most})
 
 
 class Policy:
@@ -185,6 +200,26 @@ class Policy:
         """
         cost, probability = state.decide(request, snapshot)
         return Choice(draw(probability, rng.random()), probability, cost)
+
+
+def is_setting(field: Field[Any]) -> bool:
+    """Say whether a field of a policy is for users to set."""
+    return bool(field.metadata.get("setting", True))
+
+
+def check_settings(policy: Policy) -> None:
+    """Refuse numbers that no policy can be set to: below 0, or above what a setting says.
+
+    Raises:
+        ConfigError: in one line, which, and what was expected.
+    """
+    found: Any = fields(policy)  # type: ignore[arg-type]
+    for each in found:
+        value, most = getattr(policy, each.name), each.metadata.get("most", math.inf)
+        if isinstance(value, int | float) and not 0.0 <= value <= most:
+            expected = "0 or more" if most == math.inf else f"0 to {most:g}"
+            raise ConfigError(f"{each.name} is {value:g}; expected {expected}. Correct it")
+    policy.pick()
 
 
 def spaces(policy: type[Policy]) -> dict[str, Space]:

@@ -26,7 +26,7 @@ _WAITING = schema.SNAPSHOT_FIELDS.index(schema.WAITING_REQUESTS)
 _KV_USAGE = schema.SNAPSHOT_FIELDS.index(schema.KV_USAGE_RATIO)
 
 
-def check_blocks(policy: str, block_tokens: float, max_prefix_tokens: float) -> None:
+def check_blocks(block_tokens: float, max_prefix_tokens: float) -> None:
     """Refuse blocks that can't be counted.
 
     Raises:
@@ -34,8 +34,8 @@ def check_blocks(policy: str, block_tokens: float, max_prefix_tokens: float) -> 
     """
     if not 1 <= block_tokens <= max_prefix_tokens:
         raise ConfigError(
-            f"policy {policy}: block_tokens is {block_tokens:g}; expected 1 to max_prefix_tokens, which is "
-            f"{max_prefix_tokens:g}"
+            f"block_tokens is {block_tokens:g}; expected 1 to max_prefix_tokens, which is "
+            f"{max_prefix_tokens:g}. Correct one of them"
         )
 
 
@@ -116,10 +116,10 @@ class LlmDScores(Policy):
 
     def __post_init__(self) -> None:
         """Refuse settings that make no score."""
-        check_blocks(self.name, self.block_tokens, self.max_prefix_tokens)
+        check_blocks(self.block_tokens, self.max_prefix_tokens)
         for name in ("queue_weight", "kv_weight", "prefix_weight"):
             if not 0.0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"policy {self.name}: {name} is {getattr(self, name)}; expected 0 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
     def parameters(self, fleet: Fleet) -> Parameters:
         """Return weights and blocks."""

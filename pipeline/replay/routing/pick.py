@@ -78,7 +78,7 @@ draw_compiled = jit_inner(draw)
 def fill_probabilities(cost: Floats, candidates: Ints, pick: Floats, probability: Floats) -> None:
     """Fill `probability` (m,) from `cost` (m,): 0 for what is no candidate, and a sum of 1.
 
-    A candidate whose cost is NaN or inf is taken only if all are.
+    The lowest cost, and a softmax, take a candidate whose cost is NaN or inf only if all are.
     """
     for j in range(len(probability)):
         probability[j] = 0.0

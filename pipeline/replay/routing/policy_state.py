@@ -144,11 +144,18 @@ class PolicyState:
 
     def join(self, instance: int) -> None:
         """Put an instance of the fleet at the end of the list of candidates."""
+        if not 0 <= instance < len(self.fleet.names):
+            raise ConfigError(
+                f"instance {instance} joins a fleet of {len(self.fleet.names)}; expected one of it, counted from 0. "
+                "Name all instances that there can be at the start"
+            )
         if instance not in self.candidates:
             self.candidates.append(instance)
 
     def leave(self, instance: int, at_s: float = _NAN) -> None:
         """Take an instance off the list; its requests may go on."""
+        if instance not in self.candidates:
+            raise ConfigError(f"instance {instance} leaves; expected one of the candidates {self.candidates}")
         self.candidates.remove(instance)
         self._notice(Event(LEFT, _NAN, _NAN, _NAN, _NAN, _NAN), Request(-1, float(at_s), _NAN, -1, 0, 0), instance)
 

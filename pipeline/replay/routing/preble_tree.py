@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lodestar.data.jit import jit_inner, jit_part
 from lodestar.pipeline.replay.routing import preble_books as books
+from lodestar.pipeline.replay.routing import radix_tree
 from lodestar.pipeline.replay.routing.compiled import Memory, Prefixes, Request
 
 __all__ = [
-    "after_matched",
     "allocate_below",
     "allocate_part",
     "count_request",
@@ -28,25 +28,9 @@ Floats = NDArray[np.float64]
 
 
 @jit_inner
-def after_matched(request: Request, prefixes: Prefixes, memory: Memory) -> int:
-    """Return the place in the path after the deepest node that the tree has."""
-    at = request.path_from
-    while at < request.path_to and memory.of_node[prefixes.path[at], books.FIRST] > 0.0:
-        at += 1
-    return at
-
-
-@jit_inner
 def lower_part(node: int, prefixes: Prefixes, memory: Memory) -> tuple[int, int]:
-    """Return what a tree node that goes on below this place ends in: (node, -1), or the tail of a request (-1, i)."""
-    i = int(memory.of_node[node, books.FIRST]) - 1
-    below = False
-    for at in range(int(memory.of_request[i, books.PATH_FROM]), int(memory.of_request[i, books.PATH_TO])):
-        other = int(prefixes.path[at])
-        if below and memory.of_node[other, books.ENDS] > 0.0:
-            return other, -1
-        below = below or other == node
-    return -1, i
+    """Return what a tree node that goes on below this place ends in; see `radix_tree.lower_part`."""
+    return radix_tree.lower_part(node, prefixes, memory, books.FIRST, books.ENDS, books.PATH_FROM, books.PATH_TO)
 
 
 @jit_inner
@@ -95,7 +79,13 @@ def _split(upper: int, prefixes: Prefixes, memory: Memory, values: Floats) -> No
 @jit_part
 def insert(request: Request, prefixes: Prefixes, memory: Memory, values: Floats) -> None:
     """Put the prompt into the tree."""
-    i, at, start, end, upper = request.index, after_matched(request, prefixes, memory), 0.0, 0.0, -1
+    i, at, start, end, upper = (
+        request.index,
+        radix_tree.after_matched(request, prefixes, memory, books.FIRST),
+        0.0,
+        0.0,
+        -1,
+    )
     if at > request.path_from:
         upper = int(prefixes.path[at - 1])
         start = float(prefixes.node_end[upper])

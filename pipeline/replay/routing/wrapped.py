@@ -1,4 +1,4 @@
-"""A policy whose pick is replaced, so that every candidate has a chance: ``epsilon:NAME`` and ``softmax:NAME``."""
+"""A policy whose pick is replaced, so that its choices vary by known chances: ``epsilon:NAME`` and ``softmax:NAME``."""
 
 from __future__ import annotations
 

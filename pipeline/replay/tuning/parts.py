@@ -69,6 +69,7 @@ def _before(cluster: Cluster, workload: Workload, events: Sequence[Event]) -> Cl
 def _events_from(events: Sequence[Event], cut_s: float) -> list[Event]:
     """Return the events of the second part: what is gone or slow at the cut, then all that comes later."""
     begin: list[Event] = []
+    events = sorted(events, key=lambda event: event.at_s)
     for instance in sorted({event.instance for event in events}):
         past = [event for event in events if event.instance == instance and event.at_s < cut_s]
         presence = [event for event in past if event.kind != "slow"]

@@ -9,7 +9,7 @@ from typing import Any
 from lodestar.data.errors import ConfigError
 from lodestar.pipeline.replay.parallel import AnyPolicy
 from lodestar.pipeline.replay.policy_settings import split_settings
-from lodestar.pipeline.replay.routing.contract import Policy, Space, spaces
+from lodestar.pipeline.replay.routing.contract import Policy, Space, is_setting, spaces
 from lodestar.pipeline.replay.routing.wrapped import WRAPPERS, Wrapped
 
 __all__ = ["check_tunable", "named_settings", "policy_text", "spaces_of", "with_settings"]
@@ -20,7 +20,9 @@ def spaces_of(policy: AnyPolicy) -> dict[str, Space]:
 
     How much a wrapper explores is the user's decision: less is nearly always faster, and worth less as a log.
     """
-    return spaces(type(_inside(policy))) if isinstance(policy, Policy) else {}
+    if not isinstance(policy, Policy):
+        return {}
+    return {name: space for name, space in spaces(type(_inside(policy))).items() if name != _taken(policy)}
 
 
 def named_settings(policy: Policy) -> dict[str, Any]:
@@ -56,12 +58,17 @@ def policy_text(name: str, policy: AnyPolicy) -> str:
     settings = {
         each.name: value
         for each in fields(inside)  # type: ignore[arg-type]
-        if each.compare and (value := getattr(inside, each.name)) != each.default
+        if is_setting(each) and each.name != _taken(policy) and (value := getattr(inside, each.name)) != each.default
     }
     if isinstance(policy, Wrapped) and policy.amount != WRAPPERS[policy.kind].default:
         settings[WRAPPERS[policy.kind].setting] = policy.amount
     words = [f"{key}={_written(value)}" for key, value in settings.items()]
     return ",".join([split_settings(name)[0], *words])
+
+
+def _taken(policy: Policy) -> str | None:
+    """Return the setting of the wrapper, which hides one of the policy inside that has the same name."""
+    return WRAPPERS[policy.kind].setting if isinstance(policy, Wrapped) else None
 
 
 def _inside(policy: Policy) -> Policy:
