@@ -16,11 +16,10 @@ from lodestar.data.ingest import ingest
 from lodestar.data.workspace import Workspace
 from lodestar.models.train import train
 from lodestar.pipeline.calibrating import calibrate_dataset
-from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.replay import Settings, replay
 from lodestar.pipeline.stages import trained_models
 
-NAMES = [policy.name for policy in POLICIES]
+NAMES = ["random", "least-request", "aibrix-prefix-cache", "learned"]
 INTRODUCTION = """# Results on real logs
 
 Printed by `python docs/real_logs.py TRACES`. `sharing09` and `sharing47` are the logs of one cluster of 7 engines that
