@@ -68,7 +68,7 @@ def dataset_names(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 def dataset_fingerprint(con: duckdb.DuckDBPyConnection, dataset: str) -> str:
     """Name the content of a dataset: SHA-256 over the hashes of its sources, whatever their order."""
-    _require(con, dataset)
+    require_dataset(con, dataset)
     rows = con.execute("SELECT sha256 FROM sources WHERE dataset = ? ORDER BY sha256", [dataset]).fetchall()
     return hashlib.sha256("\n".join(sha for (sha,) in rows).encode()).hexdigest()
 
@@ -78,7 +78,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
 
     Latencies of requests that failed or were cancelled are NaN: they do not tell how fast an instance is.
     """
-    _require(con, dataset)
+    require_dataset(con, dataset)
     requests = _frame(con, _REQUESTS, dataset)
     instances = _frame(con, _INSTANCES, dataset)
     n, names = len(requests), instances[s.INSTANCE].to_list()
@@ -177,7 +177,8 @@ def _holder(message: str) -> str:
     return f"process {found[1]}" + (f": {words[:120]}" if words else "")
 
 
-def _require(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+def require_dataset(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """Refuse a name that no dataset has."""
     names = dataset_names(con)
     if dataset not in names:
         raise unknown("dataset", dataset, names)

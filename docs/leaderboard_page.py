@@ -38,7 +38,9 @@ Mean and 99th percentile of TTFT over those of `{REFERENCE}` with its defaults, 
 cell: geometric means over all cells, lower is better, 1 is the baseline. The 95 % interval is a bootstrap over pairs of
 workload and fleet. It, *homogeneous*, *heterogeneous*, *worst cell* and *won* are of the tuned policy. *Won*: share of
 cells where it has the lowest mean of all that are ranked, or can't be told from that one (bootstrap over seeds and
-blocks of requests). A policy without settings has no tuned value.
+blocks of requests), so that several win a cell. A policy without settings has no tuned value; the two without a number
+are not ranked. The worst values are no accidents: `least-latency` and `throughput` route by an instance's means since
+it started, which answer no queue, so that all requests go to one instance until its means have grown.
 """
 FOOTNOTES: Final = """
 ¹ Predicts TTFT by models that were trained on the first half of the same cell, replayed under `random`: with its

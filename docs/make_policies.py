@@ -41,11 +41,17 @@ from lodestar.pipeline.replay.routing.policy_state import PolicyState
 
 policy = make_policy("least-uncached-tokens")
 state = PolicyState(policy, Fleet(["a", "b"]), block_tokens=16)
-snapshot = np.zeros((2, 10))                                        # what the router knows: see data/schema.py
+snapshot = np.zeros((2, 10))  # what the router knows: see data/schema.py
 request = state.request(now_s=0.0, prompt_tokens=900, blocks=[17, 4])  # ids of its prefix blocks
 choice = policy.choose(request, snapshot, state, np.random.default_rng(0))
-state.sent(request, choice.instance, snapshot)                      # later: state.first_token(...), state.done(...)
+state.sent(request, choice.instance, snapshot)
+state.first_token(request, choice.instance, at_s=0.3)
+state.done(request, choice.instance, at_s=2.1)
 ```
+
+Policies that predict take their models with them: `make_policy("learned", Models.of(ttft_model))`, of
+`pipeline/replay/routing/contract.py`. Policies that must know the engines take them from the fleet:
+`Fleet(names, engines)`.
 
 Settings are written behind the name: `NAME,key=value,key=value`. A setting with a range is one that `--tune` searches.
 
@@ -78,9 +84,12 @@ In plain Python, one class in one file: see [the README](../README.md#a-policy-o
 mine = "my_package.routing:Mine"     # a class with choose, or a compiled one as those above
 ```
 
-A compiled policy is one file in `pipeline/replay/policies/` and one line in that folder's list: a frozen dataclass with
-its settings, a rule that fills the costs, and, if it remembers something, a notice. `least_request.py` is the shortest,
-`least_uncached_tokens.py` has a memory.
+A compiled policy is a frozen dataclass with its settings, a rule that fills the costs, and, if it remembers something,
+a notice. In `pipeline/replay/policies/` `least_request.py` is the shortest, `aibrix_prefix_cache.py` has settings
+(`parameters` hands them to the rule as `parameters.values`; a `tunable` one is searched by `--tune`), and
+`least_uncached_tokens.py` has a memory. A file of your own works from anywhere, as `--policy my_router.py:Mine`. To
+ship with Lodestar it is one file in that folder, its import and its place in the folder's list; a test keeps the list
+complete, and `python docs/make_policies.py > docs/policies.md` this page.
 """
 
 _QUOTED = re.compile(r"``([^`]+)``")

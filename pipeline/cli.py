@@ -299,7 +299,9 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         said = error.format_message()
-        command = "lodestar" if said.startswith("No such command") else f"lodestar {sys.argv[1]}"
+        groups = {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
+        words = sys.argv[1:2] + [word for word in sys.argv[2:3] if sys.argv[1] in groups and not word.startswith("-")]
+        command = "lodestar" if said.startswith("No such command") else " ".join(["lodestar", *words])
         _fail(f"{said} Run {command} --help for what is expected")
     if code == INTERRUPTED:  # Typer turns ctrl-C into this
         _interrupted()

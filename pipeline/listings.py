@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from lodestar.data.formats import formats
@@ -41,7 +42,7 @@ def policy_rows() -> list[Row]:
     return [
         {
             "policy": known.name,
-            "rule": (known.__doc__ or "").partition("\n")[0],
+            "rule": (known.__doc__ or "").partition("\n")[0].replace("``", ""),
             "settings": ",".join(f"{row['setting']}={row['default']}" for row in policy_settings(known)),
             "needs": ", ".join((*known.fields, *({MODEL: ["a model"], ENGINE: ["a replay"]}.get(known.predictor, ())))),
         }
@@ -68,9 +69,14 @@ def policy_settings(policy: type[Policy]) -> list[Row]:
     ]
 
 
-def policy_table(rows: list[Row]) -> Table:
+def policy_table(rows: list[Row]) -> Group:
     """Draw the policies with what they do; --json adds settings and needs."""
-    return listing([{"policy": row["policy"], "what it does": row["rule"]} for row in rows])
+    table = listing([{"policy": row["policy"], "what it does": row["rule"]} for row in rows])
+    return Group(
+        table,
+        "Settings: NAME,key=value,key=value; --json lists them, docs/policies.md explains them.\n"
+        "epsilon:NAME and softmax:NAME explore; FILE.py:CLASS is one of your own.",
+    )
 
 
 def feature_rows() -> list[Row]:

@@ -22,7 +22,8 @@ def policies(context: typer.Context, home: Home = None, as_json: Json = False, s
     from lodestar.pipeline.listings import policy_rows, policy_table
     from lodestar.pipeline.replay.policy_plugins import plugin_rows
 
-    rows = [*policy_rows(), *plugin_rows()]
+    ours = policy_rows()
+    rows = [*ours, *plugin_rows({row["policy"] for row in ours})]
     emit(as_json, rows, lambda: policy_table(rows))
 
 
@@ -30,7 +31,11 @@ def policies(context: typer.Context, home: Home = None, as_json: Json = False, s
 def score(
     dataset: Dataset,
     policy: Annotated[
-        list[str], typer.Option("--policy", help="Policy, or FILE.py:CLASS; again for more: see lodestar policies.")
+        list[str],
+        typer.Option(
+            "--policy",
+            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
+        ),
     ],
     to: Annotated[
         Path | None,

@@ -41,7 +41,11 @@ def calibrate(
 def replay(
     dataset: Dataset,
     policy: Annotated[
-        list[str], typer.Option("--policy", help="Policy, or FILE.py:CLASS; again for more: see lodestar policies.")
+        list[str],
+        typer.Option(
+            "--policy",
+            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
+        ),
     ],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 20,
     baseline: Annotated[
@@ -94,8 +98,9 @@ def replay(
         bool,
         typer.Option(
             "--tune",
-            help="Search each policy's settings on the first part of the traffic, and compare default, tuned and "
-            "hindsight-best on the rest, in a table of their own; all other tables stay as without it.",
+            help="Search each policy's settings on the first part of the traffic, and compare as named, tuned and "
+            "hindsight-best on the rest, in a table of their own; all other tables stay as without it. Settings that "
+            "are named are where the search begins.",
         ),
     ] = False,
     tune_trials: Annotated[

@@ -48,11 +48,11 @@ def score_dataset(
         raise ConfigError(f"--policy {', '.join(policies)}: a policy is named twice; expected each once")
     if to is not None and not to.name.endswith((*SUFFIXES, _CSV)):
         raise ConfigError(f"--to {to}: suffix is not known; expected one of {', '.join((*SUFFIXES, _CSV))}")
-    models = _models(workspace, dataset)
-    found = {text: find_policy(text, models) for text in policies}
     with open_store(workspace) as con:
         log = load_log(con, dataset)
         arms = arms_of(con, log)
+    models = _models(workspace, dataset)
+    found = {text: find_policy(text, models) for text in policies}
     if not (log.chosen >= 0).any():
         raise DataError(f"dataset {dataset!r} has no decisions to score; expected some. Ingest a log that has them")
     workload = workload_of(log, arms=arms)

@@ -10,6 +10,7 @@ from lodestar.data.inspect import inspect_dataset
 from lodestar.data.reasons import Reason
 from lodestar.data.rejects import rejected_rows
 from lodestar.data.schema import TPOT_MS, TTFT_MS
+from lodestar.data.store import open_store, require_dataset
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import check, ship
 from lodestar.models.current import load_current
@@ -25,6 +26,8 @@ def trained_models(workspace: Workspace, dataset: str) -> Models:
     """Return what policies predict by: the dataset's current TTFT predictor, and its TPOT predictor if there is one."""
     current = load_current(workspace, dataset)
     if TTFT_MS not in current:
+        with open_store(workspace) as con:
+            require_dataset(con, dataset)
         raise ConfigError(f"dataset {dataset!r} has no trained TTFT model. Run lodestar train {dataset} first")
     return Models.of(current[TTFT_MS].model, current[TPOT_MS].model if TPOT_MS in current else None)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, interval, number, percent
@@ -12,6 +13,7 @@ from lodestar.reports.result import Result
 __all__ = ["tuning_grid"]
 
 Row = Mapping[str, Any]
+_WIDTH: Final = 66  # of a policy's text, which stands behind an option
 
 
 def tuning_grid(result: Result, full: bool = False) -> Grid:
@@ -95,15 +97,25 @@ def _notes(rows: Sequence[Row], how: Mapping[str, Any]) -> list[str]:
         f"Searched on the first {number(how['search_requests'])} requests, {how['trials']} trials a policy under up to "
         f"{how['search_seeds']} seeds each; of all trials {complete} had every seed, {pruned} were given up before.",
         f"Every number is of the {requests} requests that follow, {counted} of them counted, replayed from idle "
-        "engines and empty caches; nothing that is tuned saw them. hindsight: the best settings for these very "
-        "requests, which nobody knows in time.",
+        "engines and empty caches; no search saw them, though a trained model may have. hindsight: the best settings "
+        "for these very requests, which nobody knows in time.",
         f"Second line: {how['intervals']}.",
         *(
-            f"{row['policy']}, {row['variant']}: --policy {row['settings']}"
+            f"{row['policy']}, {row['variant']}:\n  --policy {_folded(row['settings'])}"
             for row in rows
             if row["variant"] != "default"
         ),
     ]
+
+
+def _folded(text: str) -> str:
+    """Break a policy's text behind commas, so that no setting is cut in two."""
+    lines = [""]
+    for part in re.findall(r"[^,]+,?", text):
+        if lines[-1] and len(lines[-1]) + len(part) > _WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return "\n    ".join(lines)
 
 
 def _warnings(rows: Sequence[Row]) -> list[str]:

@@ -104,6 +104,7 @@ class Cluster:
         view: what the router knows of the engines.
         events: what happens to instances.
         on_failure: whether the gateway sends the requests of a failed instance again ('retry') or not ('lose').
+        names: of the instances, by which some policies hash; instance-00, … where there are not as many.
     """
 
     engines: list[EngineModel]
@@ -112,6 +113,7 @@ class Cluster:
     view: RouterView = field(default_factory=RouterView)
     events: tuple[Event, ...] = ()
     on_failure: str = "retry"
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -121,11 +123,14 @@ class Cluster:
         view: RouterView | None = None,
         events: Sequence[Event] = (),
         on_failure: str = "retry",
+        names: Sequence[str] = (),
     ) -> Cluster:
         """Put instances before a workload."""
         if not engines:
             raise ConfigError("the cluster has no instances; expected at least one")
-        return cls(engines, workload, prefix_tree(workload), view or RouterView(), tuple(events), on_failure)
+        return cls(
+            engines, workload, prefix_tree(workload), view or RouterView(), tuple(events), on_failure, tuple(names)
+        )
 
     def __post_init__(self) -> None:
         """Refuse what could never finish."""
@@ -144,6 +149,12 @@ class Cluster:
                 )
         if self.on_failure not in ON_FAILURE:
             raise ConfigError(f"on failure {self.on_failure!r}; expected one of {', '.join(ON_FAILURE)}")
+
+    @property
+    def fleet(self) -> Fleet:
+        """Return the instances as a policy knows them."""
+        named = len(self.names) == len(self.engines)
+        return Fleet(self.names, self.engines) if named else Fleet.of(self.engines)
 
     def with_engines(self, engines: list[EngineModel]) -> Cluster:
         """Return the same cluster with other instances."""
@@ -201,7 +212,7 @@ class Cluster:
             decide,
             How(asked is not None, listens, NOTHING if asked else compiled.predictor, compiled.pick().numbers()),
             memory,
-            compiled.parameters(Fleet.of(self.engines)),
+            compiled.parameters(self.fleet),
             compiled.predictors,
             Desk.of(m, *compiled.predictors),
             room_aside(state, compiled.predictor == ENGINE),

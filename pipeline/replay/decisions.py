@@ -29,7 +29,7 @@ Bools = NDArray[np.bool_]
 
 _NO_DECISION = "no decision is logged"
 _NO_CANDIDATES = "no candidates are logged"
-_NO_PROBABILITY = "its choose tells no probabilities"
+_NO_PROBABILITY = "its method choose returns no probabilities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,10 @@ def _followed(
 
 def _notes(policy: Policy, log: RequestLog, workload: Workload, seen: Floats, fleet: Fleet) -> tuple[str, ...]:
     """Say what the policy could not be told."""
+    notes = ["no request names a conversation"] if policy.needs_sessions and workload.session is None else []
     if policy.notice is no_notice:
-        return ()
+        return tuple(notes)
     rows = np.flatnonzero(log.chosen >= 0)
-    notes = []
     if _needs_ends(policy, fleet):
         lost = int((~known_ends(log)[rows]).sum())
         alone = ~np.isnan(log.ttft_ms) & np.isnan(log.e2e_ms) & np.isnan(log.tpot_ms) & (workload.output_tokens > 1)

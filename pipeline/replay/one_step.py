@@ -89,7 +89,7 @@ def one_step(
         scored = score_decisions(policy, log, workload, snapshot, fleet)
         target = scored.probability[usable]
         if np.isnan(target).any():
-            notes.append(f"none of {name}: {'; '.join(scored.not_scored)}")
+            notes.append(f"no estimate of {name}: {'; '.join(scored.not_scored)}")
             continue
         inputs = OneStepInput(
             cost_ms=log.ttft_ms[usable],

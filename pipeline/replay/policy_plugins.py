@@ -10,6 +10,7 @@ and `lodestar replay --policy mine` finds the class, once the package is install
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -28,10 +29,16 @@ def plugins() -> dict[str, list[EntryPoint]]:
     return found
 
 
-def plugin_rows() -> list[dict[str, str]]:
-    """Return them as rows of a listing; nothing is imported."""
+def plugin_rows(taken: Collection[str] = ()) -> list[dict[str, str]]:
+    """Return them as rows of a listing; nothing is imported. What has a name that is `taken` is never used."""
+    hidden = "; hidden by the policy of ours that has this name"
     return [
-        {"policy": name, "rule": f"{entry.value} of {package_of(entry)}", "settings": "", "needs": ""}
+        {
+            "policy": name,
+            "rule": f"{entry.value} of {package_of(entry)}{hidden if name in taken else ''}",
+            "settings": "",
+            "needs": "",
+        }
         for name, entries in plugins().items()
         for entry in entries
     ]

@@ -138,6 +138,8 @@ class PythonPolicy:
             answer = run.chooser.choose(request, snapshot, run.state, run.rng)
             if isinstance(answer, tuple):
                 answer, told = answer
+            if isinstance(answer, bool):
+                raise TypeError(f"{answer} is no index of an instance")
             chosen = index(answer)
         except Exception as error:
             raise self._failed(error, f"choosing for request {i}") from error

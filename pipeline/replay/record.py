@@ -18,7 +18,6 @@ from lodestar.data.native_write import decision_records
 from lodestar.data.record_files import write_records
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.parallel import AnyPolicy, Run, replay_one
-from lodestar.pipeline.replay.routing.contract import Fleet
 from lodestar.pipeline.replay.state import CANCELLED, LOST
 
 __all__ = ["Names", "record_replay", "recorded_log"]
@@ -107,7 +106,7 @@ def recorded_log(
     offsets = workload.block_offsets[rows.start : rows.stop + 1]
     return RequestLog(
         dataset=dataset,
-        instances=list(names.instances or Fleet.of(cluster.engines).names),
+        instances=list(names.instances or cluster.fleet.names),
         request_id=list(names.requests[part] if names.requests else map(str, rows)),
         arrived_at_s=workload.arrived_at_s[part],
         prompt_tokens=workload.prompt_tokens[part],

@@ -47,7 +47,7 @@ __all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
 
 ESTIMAND: Final = "closed-loop, replayed"
 _CHANGED: Final = (
-    "the gates judge the cluster as it was logged; instances, engines or events that differ from it are judged by none"
+    "the gates judge the cluster as it was logged, and nothing judges instances, engines or events that differ from it"
 )
 #: Of the queues over time, so many points are drawn.
 _QUEUE_POINTS: Final = 2000
@@ -109,7 +109,7 @@ def replay(
             "requests_per_s": per_s,
             "engine": engines.describe(log, settings, cluster.engines),
             "cluster": ClusterSpec.of(cluster.engines, cluster.view, cluster.events, cluster.on_failure).to_dict(),
-            "inferred": {**workload.inferred, **steps.inferred, **_partly_there(log)},
+            "inferred": {**workload.inferred, **steps.inferred, **_partly_there(log), **_sessions(workload, policies)},
             "command": settings.command(dataset),
             "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
             "trust": trust.to_dict(),
@@ -163,7 +163,12 @@ def _cluster(log: RequestLog, workload: Workload, engines: Engines, settings: Se
     instances = settings.instances or settings.cluster.size or len(log.instances) or DEFAULT_INSTANCES
     spec = settings.cluster
     return Cluster.of(
-        engines.of(settings, instances), workload, spec.view or RouterView(), spec.events, spec.on_failure
+        engines.of(settings, instances),
+        workload,
+        spec.view or RouterView(),
+        spec.events,
+        spec.on_failure,
+        log.instances,
     )
 
 
@@ -226,9 +231,11 @@ def _trust(
     with open_store(workspace) as con:
         measured = measured_arms_of(con, log)
     there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
-    as_logged = Cluster.of(there, workload, view)
+    as_logged = Cluster.of(there, workload, view, names=log.instances)
     trust = judge(log, as_logged, _logging_policy(log, propensity), measured, arms, cores)
-    if changed:
+    if changed and trust.verdict == "trusted":
+        trust = replace(trust, verdict="not judged", reasons=[_CHANGED])
+    elif changed:
         trust = replace(trust, notes=[*trust.notes, _CHANGED])
     if trust.verdict == "untrusted" and "arrivals" in workload.inferred and not log.found:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
@@ -251,6 +258,14 @@ def _logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
     decided = log.chosen >= 0
     uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
     return make_policy("random") if decided.any() and uniform.all() else None
+
+
+def _sessions(workload: Workload, policies: Mapping[str, AnyPolicy]) -> dict[str, str]:
+    """Name policies that route by conversation, where no request names one."""
+    if workload.session is not None:
+        return {}
+    wanting = [name for name, policy in policies.items() if isinstance(policy, Policy) and policy.needs_sessions]
+    return {"conversations": f"none named: {', '.join(wanting)} does as without them"} if wanting else {}
 
 
 def _partly_there(log: RequestLog) -> dict[str, str]:

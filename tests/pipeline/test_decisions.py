@@ -271,7 +271,7 @@ def test_a_policy_in_plain_python_is_scored_by_what_it_says(tmp_path: Path) -> N
     assert told.probability.tolist() == [[0.75, 0.25]] * 3 + [[1.0, 0.0]]
     assert told.notes == ("it keeps a memory of its own and is not told where the logged router sent requests",)
     silent = scored(load_python_policy(f"{tmp_path / 'mine.py'}:Silent"), log)
-    assert silent.not_scored == {"its choose tells no probabilities": 4}
+    assert silent.not_scored == {"its method choose returns no probabilities": 4}
     assert np.isnan(silent.probability).all()
 
 

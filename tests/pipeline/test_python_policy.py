@@ -261,11 +261,12 @@ def test_the_readmes_example_is_a_policy_in_15_lines(tmp_path: Path, busy: Workl
     example = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     assert len(example.splitlines()) <= 15
     (tmp_path / "mine.py").write_text(example)
-    policy = load_python_policy(f"{tmp_path / 'mine.py'}:Pack")
+    policy = load_python_policy(f"{tmp_path / 'mine.py'}:Shortest")
     buffer = np.zeros((3, 10))
-    buffer[1, schema.SNAPSHOT_FIELDS.index(schema.INFLIGHT_REQUESTS)] = 5.0
-    assert deciding(policy, busy, buffer).decide(0) == 1
-    assert deciding(load_python_policy(f"{tmp_path / 'mine.py'}:Pack,busy=5"), busy, buffer).decide(0) == 0
+    buffer[:, schema.SNAPSHOT_FIELDS.index(schema.PREFILL_TOKENS)] = [200.0, 300.0, 400.0]
+    buffer[2, schema.SNAPSHOT_FIELDS.index(schema.HIT_RATIO)] = 0.9
+    assert deciding(policy, busy, buffer).decide(0) == 2
+    assert deciding(load_python_policy(f"{tmp_path / 'mine.py'}:Shortest,trust=0.1"), busy, buffer).decide(0) == 0
 
 
 def test_the_documents_name_every_field_and_the_method() -> None:

@@ -32,6 +32,7 @@ from lodestar.pipeline.replay.record_targets import record_targets
 from lodestar.pipeline.replay.replay import Settings, replay
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.view import RouterView
+from lodestar.pipeline.scoring import score_dataset
 from lodestar.pipeline.stages import trained_models
 
 ReadBack = Callable[[Path], RequestLog]
@@ -230,3 +231,14 @@ def test_requests_that_were_lost_and_instances_that_were_gone_are_recorded_as_su
     assert {len(row["candidates"]) for row in after} == {2}
     assert all(0 <= row["snapshot_age_ms"] < 100.0 for row in rows)
     assert len({row["snapshot_age_ms"] for row in rows}) > 100
+
+
+def test_policies_that_hash_names_hash_those_of_the_log(workspace: Workspace, tmp_path: Path) -> None:
+    names = tuple(f"pod-{j}" for j in "xyz")
+    cluster = Cluster.of(CLUSTER.engines[:3], CLUSTER.workload, names=names)
+    record_replay(tmp_path / "hashed.parquet", cluster, make_policy("kubeai-chwbl"), 1)
+    ingest(workspace, [tmp_path / "hashed.parquet"], "hashed")
+    (scored,) = score_dataset(workspace, "hashed", ["kubeai-chwbl"])["policies"]
+    assert scored["mean_probability"] > 0.99
+    document = replay(workspace, "hashed", Settings(["kubeai-chwbl", "session-affinity"], seeds=1)).document
+    assert document["inferred"]["conversations"] == "none named: session-affinity does as without them"

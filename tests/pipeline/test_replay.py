@@ -258,7 +258,7 @@ def test_a_log_without_hit_ratios_says_what_it_cannot_estimate(tmp_path: Path) -
             del candidate["hit_ratio"]
     document = replayed(tmp_path, made)
     assert {row["policy"] for row in document["one_step"]} == {"random", "least-request"}
-    assert "none of aibrix-prefix-cache: the log lacks hit_ratio" in document["one_step_note"]
+    assert "no estimate of aibrix-prefix-cache: the log lacks hit_ratio" in document["one_step_note"]
 
 
 def test_an_instance_that_comes_later_is_named(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def test_each_row_says_its_variant_and_how_to_replay_it(tuned: Path) -> None:
     assert cells(tuned, "note")["policy"] == ["default", "default", "tuned", "hindsight"]
     grid = tuning_grid(read_result(tuned))
     assert grid.notes[-2:] == [
-        "lodestar, tuned: --policy lodestar,tau=0.3",
-        "lodestar, hindsight: --policy lodestar,tau=0.25",
+        "lodestar, tuned:\n  --policy lodestar,tau=0.3",
+        "lodestar, hindsight:\n  --policy lodestar,tau=0.25",
     ]
     assert "36 had every seed, 24 were given up" in grid.notes[0]
     assert grid.warnings == ["lodestar, tuned: unstable: the queue grows."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -117,7 +117,7 @@ class Lodestar(Policy):
     filtered_instances: int = tunable(0, 0, 4, whole=True)
     saturation_ratio: float = tunable(0.8, 0.3, 1.0, most=1.0)
     group_depth_tokens: int = 10
-    exploration: float = 0.0
+    exploration: float = field(default=0.0, metadata={"most": 1.0})
     models: Models = model_field()
 
     name: ClassVar[str] = "lodestar"

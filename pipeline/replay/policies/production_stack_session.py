@@ -213,6 +213,7 @@ class ProductionStackSession(Policy):
     window_s: float = 60.0
 
     name: ClassVar[str] = "production-stack-session"
+    needs_sessions: ClassVar[bool] = True
     rule: ClassVar[LateFunction] = _rule
     notice: ClassVar[LateFunction] = _notice
     memory: ClassVar[MemoryShape] = MemoryShape(numbers=2, of_instance=2, of_request=2)

@@ -92,6 +92,7 @@ class SessionAffinity(Policy):
     """
 
     name: ClassVar[str] = "session-affinity"
+    needs_sessions: ClassVar[bool] = True
     rule: ClassVar[LateFunction] = _rule
 
     def parameters(self, fleet: Fleet) -> Parameters:

@@ -170,6 +170,8 @@ class Policy:
     predictor: ClassVar[int] = NOTHING
     #: Whether the rule needs to know the engines of the fleet.
     needs_engines: ClassVar[bool] = False
+    #: Whether it routes by conversation, and does something else for requests that name none.
+    needs_sessions: ClassVar[bool] = False
 
     def pick(self) -> Pick:
         """Say how to pick by cost: the lowest, ties at random, unless a policy says otherwise."""

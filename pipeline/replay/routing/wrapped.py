@@ -114,6 +114,11 @@ class Wrapped(Policy):
         return self.inner.needs_engines
 
     @property
+    def needs_sessions(self) -> bool:  # type: ignore[override]
+        """Say whether the inner policy routes by conversation."""
+        return self.inner.needs_sessions
+
+    @property
     def predictors(self) -> Models:
         """Return the models of the inner policy."""
         return self.inner.predictors

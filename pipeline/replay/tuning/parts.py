@@ -63,7 +63,7 @@ def parts_of(cluster: Cluster, ratio: float, warmup_ratio: float) -> Parts:
 
 
 def _before(cluster: Cluster, workload: Workload, events: Sequence[Event]) -> Cluster:
-    return Cluster.of(cluster.engines, workload, cluster.view, events, cluster.on_failure)
+    return Cluster.of(cluster.engines, workload, cluster.view, events, cluster.on_failure, cluster.names)
 
 
 def _events_from(events: Sequence[Event], cut_s: float) -> list[Event]:
