@@ -135,7 +135,7 @@ def conversation(bench: Bench) -> Table:
     for case in bench.mooncake:
         for policy in HEURISTICS:
             peers = ("–", "–")
-            if bench.peer and policy != "least-request":
+            if bench.peer and policy in ("random", "aibrix-prefix-cache"):
                 both = beside_peer(bench.peer, case, policy, bench.runs, bench.folder / "home")
                 costs, policy = both.own_loop, f"{policy} / {both.router}"
                 ratio = both.loop_ratio()
@@ -211,7 +211,7 @@ class FewestInFlight:
 
     name = "fewest-in-flight"
 
-    def choose(self, request: object, snapshot: object, rng: np.random.Generator) -> int:
+    def choose(self, request: object, snapshot: object, state: object, rng: np.random.Generator) -> int:
         """Prefer instances that have the prefix and little in flight."""
         return int(np.argmin(snapshot.inflight_requests - 4.0 * snapshot.hit_ratio))
 
