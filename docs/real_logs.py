@@ -17,7 +17,7 @@ from lodestar.data.workspace import Workspace
 from lodestar.models.train import train
 from lodestar.pipeline.calibrating import calibrate_dataset
 from lodestar.pipeline.replay.replay import Settings, replay
-from lodestar.pipeline.stages import trained_models
+from lodestar.pipeline.trained import trained_models
 
 NAMES = ["random", "least-request", "aibrix-prefix-cache", "learned"]
 INTRODUCTION = """# Results on real logs

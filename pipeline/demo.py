@@ -24,7 +24,8 @@ from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.replay import Replay, Settings, replay
-from lodestar.pipeline.stages import report_latest, trained_models
+from lodestar.pipeline.stages import report_latest
+from lodestar.pipeline.trained import trained_models
 from lodestar.reports.result import read_result
 from lodestar.reports.tables import policies_table, verdict_text
 

@@ -135,7 +135,7 @@ def replay(
     from lodestar.pipeline.replay.summary import Slo
     from lodestar.pipeline.replay.sweep_points import parse_sweep
     from lodestar.pipeline.replay.tuning.options import tuning_options
-    from lodestar.pipeline.stages import trained_models
+    from lodestar.pipeline.trained import trained_models
     from lodestar.reports.result import read_result
     from lodestar.reports.tables import replay_tables
 

@@ -20,12 +20,12 @@ from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload
 from lodestar.data.record_files import SUFFIXES, write_records
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
-from lodestar.models.current import load_current
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.calibration.files import calibrated_path, load_cluster
 from lodestar.pipeline.replay.decisions import Scored, score_decisions
 from lodestar.pipeline.replay.policy_names import find_policy
-from lodestar.pipeline.replay.routing.contract import Fleet, Models
+from lodestar.pipeline.replay.routing.contract import Fleet
+from lodestar.pipeline.trained import known_models
 
 __all__ = ["score_dataset"]
 
@@ -51,7 +51,7 @@ def score_dataset(
     with open_store(workspace) as con:
         log = load_log(con, dataset)
         arms = arms_of(con, log)
-    models = _models(workspace, dataset)
+    models = known_models(workspace, dataset)
     found = {text: find_policy(text, models) for text in policies}
     if not (log.chosen >= 0).any():
         raise DataError(f"dataset {dataset!r} has no decisions to score; expected some. Ingest a log that has them")
@@ -69,14 +69,6 @@ def score_dataset(
         "inferred": {**workload.inferred, **{name: str(how) for name, how in completed.items()}},
         "to": None if to is None else str(to),
     }
-
-
-def _models(workspace: Workspace, dataset: str) -> Models | None:
-    current = load_current(workspace, dataset)
-    if schema.TTFT_MS not in current:
-        return None
-    tpot = current.get(schema.TPOT_MS)
-    return Models.of(current[schema.TTFT_MS].model, None if tpot is None else tpot.model)
 
 
 def _engines(workspace: Workspace, log: RequestLog) -> list[EngineModel] | None:

@@ -9,27 +9,13 @@ from lodestar.data.errors import ConfigError, unknown
 from lodestar.data.inspect import inspect_dataset
 from lodestar.data.reasons import Reason
 from lodestar.data.rejects import rejected_rows
-from lodestar.data.schema import TPOT_MS, TTFT_MS
-from lodestar.data.store import open_store, require_dataset
 from lodestar.data.workspace import Workspace
 from lodestar.models.artifact import check, ship
-from lodestar.models.current import load_current
-from lodestar.pipeline.replay.routing.contract import Models
 from lodestar.reports.html import write_report
 from lodestar.reports.mlflow_log import log_replay
 from lodestar.reports.result import latest_replay
 
-__all__ = ["check_or_ship", "inspected", "report_latest", "trained_models"]
-
-
-def trained_models(workspace: Workspace, dataset: str) -> Models:
-    """Return what policies predict by: the dataset's current TTFT predictor, and its TPOT predictor if there is one."""
-    current = load_current(workspace, dataset)
-    if TTFT_MS not in current:
-        with open_store(workspace) as con:
-            require_dataset(con, dataset)
-        raise ConfigError(f"dataset {dataset!r} has no trained TTFT model. Run lodestar train {dataset} first")
-    return Models.of(current[TTFT_MS].model, current[TPOT_MS].model if TPOT_MS in current else None)
+__all__ = ["check_or_ship", "inspected", "report_latest"]
 
 
 def check_or_ship(

@@ -33,7 +33,7 @@ from lodestar.pipeline.replay.replay import Settings, replay
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.view import RouterView
 from lodestar.pipeline.scoring import score_dataset
-from lodestar.pipeline.stages import trained_models
+from lodestar.pipeline.trained import trained_models
 
 ReadBack = Callable[[Path], RequestLog]
 WORKLOAD = sharing_workload(800, rate_per_s=7.0, sharing_ratio=0.4, seed=2)

@@ -26,6 +26,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     rule_function,
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy, tunable
+from lodestar.pipeline.replay.routing.hash_ring import SIGN, cost_by_ring, hash_ring
 from lodestar.pipeline.replay.routing.pick import Pick
 
 __all__ = ["KubeaiChwbl", "xxh64"]
@@ -42,7 +43,6 @@ _PRIMES: Final = (
 )
 _MASK: Final = (1 << 64) - 1
 #: Turned around, the sign bit makes signed numbers sort as unsigned ones do.
-_SIGN: Final = -(1 << 63)
 _P1, _P2, _P3, _P4, _P5 = (np.uint64(prime) for prime in _PRIMES)
 
 
@@ -86,11 +86,9 @@ def _round(lane: int, number: int) -> int:
 
 
 def _ring(names: Sequence[str], replication: int) -> Ints:
-    """Return the places of all replicas around the ring, in order, and below them whose each is."""
-    places = [xxh64(f"{name}{replica}".encode()) for name in names for replica in range(replication)]
-    signed = np.array(places, dtype=np.uint64).view(np.int64) ^ np.int64(_SIGN)
-    order = np.argsort(signed, kind="stable")
-    return np.stack([signed[order], np.repeat(np.arange(len(names)), replication)[order]])
+    """Return the ring of all replicas."""
+    hashes = [xxh64(f"{name}{replica}".encode()) for name in names for replica in range(replication)]
+    return hash_ring(hashes, len(names))
 
 
 @jit_inner
@@ -105,7 +103,7 @@ def _place(number: int) -> int:
     value = (_turn((_P5 + np.uint64(8)) ^ word, 27)) * _P1 + _P4
     value = (value ^ (value >> np.uint64(33))) * _P2
     value = (value ^ (value >> np.uint64(29))) * _P3
-    return int(np.int64(value ^ (value >> np.uint64(32)))) ^ _SIGN
+    return int(np.int64(value ^ (value >> np.uint64(32)))) ^ SIGN
 
 
 @jit_inner
@@ -136,19 +134,11 @@ def _rule(
         key = int(memory.of_node[node, 0]) - 1
     total, count = memory.numbers[0], len(candidates)
     limit = (total + 1.0) / count * parameters.values[0]
-    for j in candidates:
-        cost[j] = -1.0
     ring = parameters.integers
-    places, met = ring.shape[1], 0
-    first = np.searchsorted(ring[0], _place(key))
-    for step in range(places):
-        j = ring[1, (first + step) % places]
-        if cost[j] == -1.0:
-            over = total > 0.0 and memory.of_instance[j, 0] + 1.0 > limit
-            cost[j] = met + (count if over else 0)
-            met += 1
-            if met == count:
-                break
+    cost_by_ring(int(np.searchsorted(ring[0], _place(key))), ring, candidates, cost)
+    for j in candidates:
+        if total > 0.0 and memory.of_instance[j, 0] + 1.0 > limit:
+            cost[j] += count
 
 
 @notice_function

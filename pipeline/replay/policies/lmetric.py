@@ -24,7 +24,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     rule_function,
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy
-from lodestar.pipeline.replay.routing.shared_rules import known
+from lodestar.pipeline.replay.routing.shared_rules import known, whole_percent
 from lodestar.pipeline.replay.routing.uncached import count_uncached
 
 __all__ = ["Lmetric"]
@@ -44,7 +44,7 @@ _LOCAL: Final = 0  # place in `Parameters.values`
 @jit_inner
 def _new_tokens(prompt_tokens: float, hit_ratio: float) -> float:
     """Return the uncached tokens as AIBrix counts them: the match in whole percent, the tokens of it rounded down."""
-    percent = math.floor(100.0 * known(hit_ratio) + 1e-9)
+    percent = whole_percent(hit_ratio)
     return prompt_tokens - math.floor(prompt_tokens * percent / 100.0)
 
 

@@ -13,7 +13,7 @@ from lodestar.data.jit import LateFunction
 from lodestar.pipeline.replay.routing.compiled import Memory, Parameters, Prefixes, Request, rule_function
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.routing.pick import Pick
-from lodestar.pipeline.replay.routing.shared_rules import known
+from lodestar.pipeline.replay.routing.shared_rules import cost_by_better_of_two
 
 __all__ = ["PowerOfTwo"]
 
@@ -34,15 +34,7 @@ def _rule(
     parameters: Parameters,
     cost: Floats,
 ) -> None:
-    count = len(candidates)
-    for j in candidates:
-        load = known(snapshot[j, _INFLIGHT])
-        wins = 0.0  # of ordered pairs that j is in; of an even pair the one drawn first wins
-        for k in candidates:
-            if k != j:
-                other = known(snapshot[k, _INFLIGHT])
-                wins += 2.0 if load < other else (1.0 if load == other else 0.0)
-        cost[j] = -wins / (count * (count - 1)) if count > 1 else -1.0
+    cost_by_better_of_two(snapshot, candidates, cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.jit import LateFunction
 from lodestar.pipeline.replay.routing.compiled import Memory, Parameters, Prefixes, Request, rule_function
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy, tunable
-from lodestar.pipeline.replay.routing.shared_rules import cost_by_inflight, known
+from lodestar.pipeline.replay.routing.shared_rules import cost_by_inflight, whole_percent
 
 __all__ = ["PrefixHitThreshold"]
 
@@ -38,7 +37,7 @@ def _rule(
     best = 0.0
     for j in candidates:
         # The peer's index counts whole percent of matched blocks.
-        percent = math.floor(100.0 * known(snapshot[j, _HIT]) + 1e-9)
+        percent = whole_percent(snapshot[j, _HIT])
         cost[j] = 100.0 - percent
         best = max(best, percent)
     if not best > parameters.values[0]:

@@ -25,6 +25,7 @@ from lodestar.pipeline.replay.routing.compiled import (
     rule_function,
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy
+from lodestar.pipeline.replay.routing.hash_ring import SIGN, cost_by_ring, hash_ring
 from lodestar.pipeline.replay.routing.pick import Pick
 
 __all__ = ["ProductionStackSession"]
@@ -33,7 +34,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Turned around, the sign bit makes signed numbers sort as unsigned ones do.
-_SIGN: Final = -(1 << 63)
 _HALF: Final = (1 << 32) - 1
 # MD5 (RFC 1321): what is added in each of its 64 steps, and by how much is turned.
 _ADDED: Final = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], dtype=np.int64)
@@ -44,13 +44,10 @@ _SENT_AT_S, _SENT_TO = 0, 1  # memory.of_request: when it was first sent, and on
 
 
 def _ring(names: Sequence[str], replicas: int) -> Ints:
-    """Return the places of all replicas around the ring, in order, and below them whose each is."""
-    # Of 128 bits the first 64 tell places apart.
+    """Return the ring of all replicas; of 128 bits the first 64 tell places apart."""
     labels = [f"{name}-{replica}".encode() for name in names for replica in range(replicas)]
-    firsts = [int.from_bytes(hashlib.md5(label, usedforsecurity=False).digest()[:8], "big") for label in labels]
-    places = np.array(firsts, dtype=np.uint64).view(np.int64) ^ np.int64(_SIGN)
-    order = np.argsort(places, kind="stable")
-    return np.stack([places[order], np.repeat(np.arange(len(names)), replicas)[order]])
+    digests = [hashlib.md5(label, usedforsecurity=False).digest() for label in labels]
+    return hash_ring([int.from_bytes(digest[:8], "big") for digest in digests], len(names))
 
 
 @jit_inner
@@ -114,23 +111,7 @@ def _place(number: int) -> int:
         a, d, c = d, c, b
         b = (b + ((turned << by | turned >> (32 - by)) & _HALF)) & _HALF
     first, second = (a + 0x67452301) & _HALF, (b + 0xEFCDAB89) & _HALF
-    return (_swapped(first) << 32 | _swapped(second)) ^ _SIGN
-
-
-@jit_inner
-def _cost_by_ring(place: int, ring: Ints, candidates: Ints, cost: Floats) -> None:
-    """Cost candidates by how many others come before them on the ring after a place."""
-    for j in candidates:
-        cost[j] = -1.0
-    places, met = ring.shape[1], 0
-    first = np.searchsorted(ring[0], place, side="right")
-    for step in range(places):
-        j = ring[1, (first + step) % places]
-        if cost[j] == -1.0:
-            cost[j] = met
-            met += 1
-            if met == len(candidates):
-                break
+    return (_swapped(first) << 32 | _swapped(second)) ^ SIGN
 
 
 @jit_inner
@@ -163,7 +144,9 @@ def _rule(
     cost: Floats,
 ) -> None:
     if request.session >= 0:
-        _cost_by_ring(_place(request.session), parameters.integers, candidates, cost)
+        ring = parameters.integers
+        first = int(np.searchsorted(ring[0], _place(request.session), side="right"))
+        cost_by_ring(first, ring, candidates, cost)
     else:
         _cost_by_rate(request.now_s, memory, candidates, parameters.values[0], cost)
 

@@ -25,7 +25,7 @@ from lodestar.pipeline.replay.routing.compiled import (
 )
 from lodestar.pipeline.replay.routing.contract import Fleet, Policy, tunable
 from lodestar.pipeline.replay.routing.pick import Pick
-from lodestar.pipeline.replay.routing.shared_rules import known, spread
+from lodestar.pipeline.replay.routing.shared_rules import cost_by_better_of_two, known, spread
 
 __all__ = ["RayPrefixAffinity"]
 
@@ -154,19 +154,6 @@ def _notice(
 
 
 @jit_inner
-def _better_of_two(snapshot: Floats, candidates: Ints, cost: Floats) -> None:
-    """Draw two, take the shorter queue, or the first of two as long."""
-    count = len(candidates)
-    for j in candidates:
-        wins = 0.0  # of ordered pairs
-        for k in candidates:
-            if k != j:
-                mine, other = known(snapshot[j, _INFLIGHT]), known(snapshot[k, _INFLIGHT])
-                wins += 2.0 if mine < other else (1.0 if mine == other else 0.0)
-        cost[j] = -wins / (count * (count - 1)) if count > 1 else -1.0
-
-
-@jit_inner
 def _deepest(request: Request, candidates: Ints, prefixes: Prefixes, memory: Memory, dropped: Floats) -> int:
     """Return the last node of the request's path that any candidate has, as long as each before it is there too."""
     deepest = _NOWHERE
@@ -200,7 +187,7 @@ def _rule(
     values = parameters.values
     least, most = spread(snapshot, candidates)
     if most - least > values[_IMBALANCED]:
-        _better_of_two(snapshot, candidates, cost)
+        cost_by_better_of_two(snapshot, candidates, cost)
         return
     due = _checks_due(request.now_s, memory, values) > memory.numbers[_CHECKS]
     for j in candidates:  # until the end, `cost` says what the checks that are due have dropped

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.data.jit import jit_inner
 
-__all__ = ["cost_by_inflight", "cost_by_prefix_cache", "known", "spread"]
+__all__ = [
+    "cost_by_better_of_two",
+    "cost_by_inflight",
+    "cost_by_prefix_cache",
+    "known",
+    "spread",
+    "whole_percent",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,6 +50,26 @@ def spread(snapshot: Floats, candidates: Ints) -> tuple[float, float]:
 
 
 @jit_inner
+def cost_by_better_of_two(snapshot: Floats, candidates: Ints, cost: Floats) -> None:
+    """Make minus the probability the cost, where two are drawn and the one with fewer in flight, or the first, wins."""
+    count = len(candidates)
+    for j in candidates:
+        load = known(snapshot[j, _INFLIGHT])
+        wins = 0.0  # of ordered pairs that j is in
+        for k in candidates:
+            if k != j:
+                other = known(snapshot[k, _INFLIGHT])
+                wins += 2.0 if load < other else (1.0 if load == other else 0.0)
+        cost[j] = -wins / (count * (count - 1)) if count > 1 else -1.0
+
+
+@jit_inner
+def whole_percent(hit_ratio: float) -> float:
+    """Return the whole percent of matched blocks, as AIBrix counts them; a ratio that is not known is none."""
+    return math.floor(100.0 * known(hit_ratio) + 1e-9)
+
+
+@jit_inner
 def cost_by_prefix_cache(
     snapshot: Floats, candidates: Ints, imbalance_requests: float, deviations: float, cost: Floats
 ) -> None:
@@ -57,8 +84,7 @@ def cost_by_prefix_cache(
     matched = False
     for j in candidates:
         load = known(snapshot[j, _INFLIGHT])
-        # AIBrix counts whole percent of matched blocks.
-        percent = math.floor(100.0 * known(snapshot[j, _HIT]) + 1e-9)
+        percent = whole_percent(snapshot[j, _HIT])
         if percent > 0.0 and load <= limit:
             matched = True
             cost[j] = 100.0 - percent + load / (1.0 + load)
