@@ -120,6 +120,8 @@ class RequestLog:
         phases: phase of a latency as the engine tells it → milliseconds, shape (n,); see ``schema.PHASES``. Empty
             where the log tells none.
         session: as in `Workload`.
+        cut_off: of requests that were cancelled or timed out: latency → milliseconds until then, shape (n,), NaN
+            for all others. E2E says when; TTFT and TPOT are there if a first token had come. Empty where none was.
         found: what was added to the log from elsewhere, and how.
     """
 
@@ -143,6 +145,7 @@ class RequestLog:
     block_tokens: int | None
     phases: dict[str, Floats] = field(default_factory=dict)
     session: Ints | None = None
+    cut_off: dict[str, Floats] = field(default_factory=dict)
     found: tuple[Inferred, ...] = ()
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OUTCOMES_LATENCIES", "PHASES", "SAMPLE_FIELDS", "SNAPSHOT_FIELDS", "TABLES"]
+__all__ = ["CUT_OFF", "OUTCOMES_LATENCIES", "PHASES", "SAMPLE_FIELDS", "SNAPSHOT_FIELDS", "TABLES"]
 
 # Who and what
 DATASET: Final = "dataset"
@@ -55,7 +55,7 @@ E2E_MS: Final = "e2e_ms"
 QUEUE_MS: Final = "queue_ms"  # in the engine, before its first step
 PREFILL_MS: Final = "prefill_ms"  # from the first step to the first token
 DECODE_MS: Final = "decode_ms"  # from the first token to the last
-STATUS: Final = "status"  # 'ok', 'cancelled', 'error'
+STATUS: Final = "status"  # 'ok', 'cancelled' (by the client), 'timeout', 'error'
 
 # What engines say of themselves
 SAMPLED_AT_S: Final = "sampled_at_s"  # as the clock of the sample shows it
@@ -78,6 +78,8 @@ SNAPSHOT_FIELDS: Final = (
     LAST_ACCESS_AGE_S,
 )
 OUTCOMES_LATENCIES: Final = (TTFT_MS, TPOT_MS, E2E_MS)
+#: Requests that ended before they were served: what was measured until then is a lower bound, and no failure.
+CUT_OFF: Final = ("cancelled", "timeout")
 PHASES: Final = (QUEUE_MS, PREFILL_MS, DECODE_MS)
 SAMPLE_FIELDS: Final = (
     RUNNING_REQUESTS,

@@ -73,22 +73,26 @@ def dataset_fingerprint(con: duckdb.DuckDBPyConnection, dataset: str) -> str:
     return hashlib.sha256("\n".join(sha for (sha,) in rows).encode()).hexdigest()
 
 
-def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
+def load_log(con: duckdb.DuckDBPyConnection, dataset: str, only: Ints | None = None) -> RequestLog:
     """Read a dataset into arrays, in dispatch order; NaN (or -1 for whole numbers) where the log does not say.
 
-    Latencies of requests that failed or were cancelled are NaN: they do not tell how fast an instance is.
+    With `only`, the requests of these numbers (``request_index``) alone, and of instances those that they tell of.
+
+    Latencies of requests that failed are NaN: they do not tell how fast an instance is. Those of requests that were
+    cancelled or timed out are NaN too, and what they tell is in ``cut_off``.
     """
     require_dataset(con, dataset)
-    requests = _frame(con, _REQUESTS, dataset)
-    instances = _frame(con, _INSTANCES, dataset)
+    own = _choose(con, only)
+    requests = _frame(con, _REQUESTS.format(own=own), dataset)
+    instances = _frame(con, _INSTANCES.format(own=own), dataset)
     n, names = len(requests), instances[s.INSTANCE].to_list()
     # The store numbers what it is given as it comes; here requests are in dispatch order, instances in that of names.
     row_of, column_of = _Places(requests[s.REQUEST_INDEX]), _Places(instances[s.INSTANCE_INDEX])
-    candidates = _frame(con, f"SELECT * FROM candidates WHERE {_OWN}", dataset)
+    candidates = _frame(con, f"SELECT * FROM candidates WHERE request_index IN ({own})", dataset)
     cell = row_of(candidates[s.REQUEST_INDEX]), column_of(candidates[s.INSTANCE_INDEX])
     present = np.zeros((n, len(names)), dtype=np.bool_)
     present[cell] = True
-    block_ids, block_offsets = _blocks(con, dataset, row_of, n)
+    block_ids, block_offsets = _blocks(con, dataset, own, row_of, n)
     (block_tokens,) = con.execute("SELECT block_tokens FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
     return RequestLog(
         dataset=dataset,
@@ -111,6 +115,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
         block_tokens=block_tokens,
         phases=_phases(requests),
         session=session_numbers(requests[s.SESSION_ID]),
+        cut_off=_cut_off(requests),
     )
 
 
@@ -119,25 +124,37 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str) -> RequestLog:
 _REQUESTS = """
     SELECT r.request_index, coalesce(r.request_id, sources.sha256[:8] || ':' || r.line) AS request_id,
         r.arrived_at_s, r.prompt_tokens, r.output_tokens, d.instance_index, d.propensity, d.policy,
-        o.ttft_ms, o.tpot_ms, o.e2e_ms, phases.queue_ms, phases.prefill_ms, phases.decode_ms, sessions.session_id
+        o.ttft_ms, o.tpot_ms, o.e2e_ms, cut.ttft_ms AS cut_ttft_ms, cut.tpot_ms AS cut_tpot_ms,
+        cut.e2e_ms AS cut_e2e_ms, phases.queue_ms, phases.prefill_ms, phases.decode_ms, sessions.session_id
     FROM requests r
     JOIN sources ON sources.dataset = r.dataset
         AND r.request_index BETWEEN sources.first_request_index AND sources.last_request_index
     LEFT JOIN dispatches USING (request_index)
     LEFT JOIN decisions d USING (request_index)
     LEFT JOIN (FROM outcomes WHERE coalesce(status, 'ok') = 'ok') o USING (request_index)
+    LEFT JOIN (FROM outcomes WHERE status IN ('cancelled', 'timeout')) cut USING (request_index)
     LEFT JOIN phases USING (request_index)
     LEFT JOIN sessions USING (request_index)
-    WHERE r.dataset = ? ORDER BY r.arrived_at_s,
+    WHERE r.dataset = $1 AND r.request_index IN ({own}) ORDER BY r.arrived_at_s,
         CASE WHEN r.arrived_at_s IS NULL THEN sources.number END, sources.source_id, dispatches.dispatch_number, r.line
 """
 _INSTANCES = """
     SELECT instance, instance_index FROM instances WHERE dataset = $1 AND instance_index IN (
-        SELECT instance_index FROM decisions JOIN requests USING (request_index) WHERE dataset = $1
-        UNION SELECT instance_index FROM candidates JOIN requests USING (request_index) WHERE dataset = $1)
+        SELECT instance_index FROM decisions WHERE request_index IN ({own})
+        UNION SELECT instance_index FROM candidates WHERE request_index IN ({own}))
     ORDER BY instance
 """
-_OWN = "request_index IN (SELECT request_index FROM requests WHERE dataset = ?)"
+#: Which requests to read: all of the dataset, or those that were asked for.
+_ALL = "SELECT request_index FROM requests WHERE dataset = $1"
+_ONLY = "SELECT request_index FROM wanted WHERE $1 IS NOT NULL"
+
+
+def _choose(con: duckdb.DuckDBPyConnection, only: Ints | None) -> str:
+    """Return the query for the numbers of the requests to read."""
+    if only is None:
+        return _ALL
+    con.execute("CREATE OR REPLACE TEMP TABLE wanted AS SELECT unnest($1::BIGINT[]) AS request_index", [only])
+    return _ONLY
 
 
 def _connect(workspace: Workspace, wait_s: float, say: Callable[[str], None]) -> duckdb.DuckDBPyConnection:
@@ -204,6 +221,12 @@ def _phases(requests: pl.DataFrame) -> dict[str, Floats]:
     return {name: _floats(requests, name) for name in s.PHASES if requests[name].is_not_null().any()}
 
 
+def _cut_off(requests: pl.DataFrame) -> dict[str, Floats]:
+    """Return what is known of the requests that were cancelled or timed out; nothing where no such request ends."""
+    known = {name: _floats(requests, f"cut_{name}") for name in s.OUTCOMES_LATENCIES}
+    return known if not np.isnan(known[s.E2E_MS]).all() else {}
+
+
 def _one_policy(requests: pl.DataFrame) -> str | None:
     names = requests.filter(pl.col(s.INSTANCE_INDEX).is_not_null())[s.POLICY].unique().to_list()
     return names[0] if len(names) == 1 else None
@@ -227,8 +250,8 @@ def _chosen(numbers: pl.Series, column_of: _Places) -> Ints:
     return chosen
 
 
-def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, row_of: _Places, n: int) -> tuple[Ints, Ints]:
-    blocks = _frame(con, f"SELECT request_index, block_ids FROM blocks WHERE {_OWN}", dataset)
+def _blocks(con: duckdb.DuckDBPyConnection, dataset: str, own: str, row_of: _Places, n: int) -> tuple[Ints, Ints]:
+    blocks = _frame(con, f"SELECT request_index, block_ids FROM blocks WHERE request_index IN ({own})", dataset)
     placed = blocks.with_columns(pl.Series("row", row_of(blocks[s.REQUEST_INDEX]))).sort("row")
     lengths = np.zeros(n, dtype=np.int64)
     lengths[placed["row"].to_numpy()] = placed[s.BLOCK_IDS].list.len().to_numpy()

@@ -130,6 +130,7 @@ STATUSES: Final = {
     "ok": ("ok", "success", "succeeded", "completed", "200", "true", "done"),
     "error": ("error", "failed", "failure", "500", "false"),
     "cancelled": ("cancelled", "canceled", "aborted", "499"),
+    "timeout": ("timeout", "timed_out", "deadline_exceeded", "408", "504"),
 }
 
 

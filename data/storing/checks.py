@@ -16,7 +16,7 @@ from lodestar.data.storing.candidate_checks import NOT_KNOWN, RATIO_TOLERANCE, c
 
 __all__ = ["checked"]
 
-STATUSES: Final = ("ok", "cancelled", "error")
+STATUSES: Final = ("ok", *s.CUT_OFF, "error")
 DAY_MS: Final = 86_400_000.0
 FASTEST_TOKEN_MS: Final = 0.05  # 20,000 tokens/s for one request: no engine decodes like this
 LATEST_S: Final = 1e11  # the year 5138; milliseconds since 1970 lie beyond it

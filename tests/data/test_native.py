@@ -123,7 +123,7 @@ def changed(**changes: object) -> str:
         (changed(chosen=7), "wrong-type: chosen: 7 is not of type 'string', 'null'"),
         (changed(request__block_ids=[1, 2.5]), "wrong-type: request.block_ids[1]: 2.5 is not of type 'integer'"),
         (changed(request__block_ids=[1]), "missing-key: request.block_ids are given without block_tokens"),
-        (changed(outcome__status="lost"), "wrong-value: status is lost, expected ok, cancelled, error"),
+        (changed(outcome__status="lost"), "wrong-value: status is lost, expected ok, cancelled, timeout, error"),
         (changed(request=...), "missing-key: request.request_id is missing"),
         ("{", "bad-json: no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[1]", "wrong-type: record: [1] is not of type 'object'"),

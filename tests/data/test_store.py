@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lodestar.data.errors import ConfigError
@@ -51,3 +52,24 @@ def test_conversations_are_numbered_as_they_begin(workspace: Workspace, tmp_path
         session = load_log(con, "d").session
     assert session is not None
     assert session.tolist() == [0, -1, 1, 0]
+
+
+def test_a_request_that_was_cut_off_keeps_what_was_measured_until_then(workspace: Workspace, tmp_path: Path) -> None:
+    outcomes = [
+        {"ttft_ms": 50.0, "e2e_ms": 900.0, "status": "ok"},
+        {"e2e_ms": 400.0, "status": "timeout"},
+        {"ttft_ms": 60.0, "e2e_ms": 300.0, "status": "cancelled"},
+        {"e2e_ms": 5.0, "status": "error"},
+    ]
+    lines = [
+        {"request": {"request_id": str(i), "arrived_at_s": float(i), "prompt_tokens": 10}, "outcome": told}
+        for i, told in enumerate(outcomes)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ingest(workspace, [tmp_path / "log.jsonl"], "cut")
+    with open_store(workspace) as con:
+        log = load_log(con, "cut")
+    np.testing.assert_array_equal(log.ttft_ms, [50.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(log.e2e_ms, [900.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(log.cut_off["ttft_ms"], [np.nan, np.nan, 60.0, np.nan])
+    np.testing.assert_array_equal(log.cut_off["e2e_ms"], [np.nan, 400.0, 300.0, np.nan])
