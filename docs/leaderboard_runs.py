@@ -116,7 +116,7 @@ def trained(cluster: Cluster) -> Models:
     workload = workload_of(log)
     features = chosen_features(log, decision_features(log, complete_snapshot(log, workload)[0]))
     ttft, tpot = (
-        fit(rows_of(log, features, workload.arrived_at_s, target), target, Parameters(), 0)[0]
+        fit(rows_of(log, features, workload.arrived_at_s, target), target, Parameters(), 0, heads=False)[0]
         for target in (schema.TTFT_MS, schema.TPOT_MS)
     )
     return Models.of(ttft, tpot)

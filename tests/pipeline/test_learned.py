@@ -37,7 +37,9 @@ def model(log: RequestLog) -> LatencyModel:
     workload = workload_of(log)
     snapshot, _ = complete_snapshot(log, workload)
     features = chosen_features(log, decision_features(log, snapshot))
-    return fit(rows_of(log, features, workload.arrived_at_s, schema.TTFT_MS), schema.TTFT_MS, Parameters(), 0)[0]
+    return fit(
+        rows_of(log, features, workload.arrived_at_s, schema.TTFT_MS), schema.TTFT_MS, Parameters(), 0, heads=False
+    )[0]
 
 
 def test_it_chooses_the_lowest_prediction_of_the_model(log: RequestLog, model: LatencyModel) -> None:

@@ -38,7 +38,7 @@ def models() -> Models:
     log = recorded_log("made", cluster, RandomChoice(), cluster.replay(RandomChoice(), record=True))
     snapshot, _ = complete_snapshot(log, workload_of(log))
     rows = rows_of(log, chosen_features(log, decision_features(log, snapshot)), log.arrived_at_s, schema.TTFT_MS)
-    return Models.of(fit(rows, schema.TTFT_MS, Parameters(), 0)[0])
+    return Models.of(fit(rows, schema.TTFT_MS, Parameters(), 0, heads=False)[0])
 
 
 def snapshot(hit: list[float], usage: float) -> NDArray[np.float64]:
