@@ -1,0 +1,1 @@
+"""How sure a prediction or a comparison is: quantiles, their calibration, lower bounds, drift, intervals."""
