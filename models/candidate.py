@@ -1,18 +1,24 @@
-"""A full fit: measured on the newest requests, judged against the current model, then fitted to all of the window."""
+"""A full fit: measured on the newest requests, judged against the champion, then fitted to all of the window."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from lodestar.models.current import Trained
+import numpy as np
+
 from lodestar.models.dataset import TrainingData, continues
-from lodestar.models.evaluate import evaluate
+from lodestar.models.evaluation.held_out import evaluate
 from lodestar.models.fit import Curve, fit, require_rows
+from lodestar.models.latency import LatencyModel
 from lodestar.models.parameters import Parameters
-from lodestar.models.promotion import Verdict, judge
-from lodestar.models.record import record_of
+from lodestar.models.registry.current import Trained
+from lodestar.models.registry.gate_evidence import evidence_of
+from lodestar.models.registry.promotion import Verdict, golden_check, judge
+from lodestar.models.registry.record import record_of
+from lodestar.models.robust import stalls
 from lodestar.models.rows import Rows
+from lodestar.models.uncertainty.calibrate import calibrate
 
 __all__ = ["TRAINING_SHARE", "Outcome", "full_fit"]
 
@@ -24,9 +30,10 @@ class Outcome:
     """What became of one target.
 
     Attributes:
-        mode: 'fitted' (full window), 'extended' (trees added) or 'unchanged' (nothing to learn from).
+        mode: 'fitted' (full window), 'extended' (trees added), 'windowed' (a sliding window), 'refitted' (leaves only),
+            'scored' (nothing fitted, but the quantiles were calibrated) or 'unchanged' (nothing new).
         reason: why this mode.
-        verdict: the comparison with the current model; None where nothing was fitted.
+        verdict: of the promotion gate; None where nothing was fitted.
         trained: the new model, also where it was refused; None where nothing was fitted.
         metrics: of the held-out twin on the newest requests.
         curve: error by boosting round.
@@ -50,14 +57,26 @@ class Outcome:
 def full_fit(
     data: TrainingData, target: str, parameters: Parameters, seed: int, current: Trained | None, reason: str
 ) -> Outcome:
-    """Fit without the newest requests, measure on them and judge; then fit the same recipe with them."""
+    """Fit without the newest requests, follow these in time and judge; then fit the same recipe with them.
+
+    The twin without the newest requests is calibrated by them as they finish; the model takes that calibration over.
+    """
     rows = data.rows[target]
     training, newest = rows.split_share(TRAINING_SHARE)
     require_rows(training, target, f"holding out the newest {1 - TRAINING_SHARE:.0%} and those unfinished at the cut")
-    held_out, curve = fit(training, target, parameters, seed, watch=newest)
-    metrics = evaluate(held_out, training.last(parameters.window_requests), newest)
-    verdict = judge(held_out, newest, current, current is None or continues(data, current.record))
-    model, _ = fit(rows, target, parameters, seed)
+    twin, curve = fit(training, target, parameters, seed, watch=newest)
+    quantiles_ms, calibrated = calibrate(twin, newest)
+    learned = training.last(parameters.window_requests)
+    same_history = current is None or continues(data, current.record)
+    evidence = evidence_of(twin, learned, newest, current, same_history, quantiles_ms)
+    metrics = evaluate(twin, learned, newest, quantiles_ms)
+    model = replace(fit(rows, target, parameters, seed)[0], conformal=calibrated.conformal.restarted())
     window = rows.last(parameters.window_requests)
     record = record_of(data, window, int(newest.request_index[0]), parameters, seed, metrics)
-    return Outcome("fitted", reason, verdict, Trained(model, held_out, record), metrics, curve, rows)
+    record["window"]["stalls"] = _stalls(model, window.only(~window.censored))
+    verdict = judge(evidence, golden_check(model, record["feature_ranges"]))
+    return Outcome("fitted", reason, verdict, Trained(model, twin, record), metrics, curve, rows)
+
+
+def _stalls(model: LatencyModel, measured: Rows) -> int:
+    return int(stalls(np.log(measured.latency_ms / model.predict(measured.features))).sum())

@@ -30,7 +30,7 @@ def cross_fit(rows: Rows, features: Floats, target: str, seed: int) -> Floats:
     fold = np.searchsorted(cuts, np.arange(n), side="right")
     predicted = np.empty((n, m))
     for block in range(FOLDS):
-        model, _ = fit(rows.only(fold[rows.request_index] != block), target, Parameters(), seed)
+        model, _ = fit(rows.only(fold[rows.request_index] != block), target, Parameters(), seed, heads=False)
         inside = fold == block
         predicted[inside] = model.predict(features[inside].reshape(-1, k)).reshape(-1, m)
     return predicted

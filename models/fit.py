@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
-from lodestar.features.definitions import FEATURE_NAMES
-from lodestar.models.baseline import Baseline, fit_baseline
-from lodestar.models.latency import QUANTILES, LatencyModel
+from lodestar.models.baseline import fit_baseline
+from lodestar.models.labels import labelled, right_in_the_mean, seen_by
+from lodestar.models.latency import LatencyModel
 from lodestar.models.parameters import Parameters
+from lodestar.models.robust import mean_ratio
 from lodestar.models.rows import Rows
+from lodestar.models.slices import load_slice
+from lodestar.models.uncertainty.censoring import Imputed, impute
+from lodestar.models.uncertainty.heads import fit_heads
 
 __all__ = ["MIN_ROWS", "Curve", "extend", "fit", "require_rows"]
 
 Floats = NDArray[np.float64]
 
 MIN_ROWS: Final = 50
-RESIDUAL_SHARE: Final = 0.25  # newest share of the window whose errors, by a model without it, give the quantiles
 
 
 @dataclass(slots=True)
@@ -36,18 +39,27 @@ class Curve:
 
 
 def fit(
-    rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None
+    rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None, heads: bool = True
 ) -> tuple[LatencyModel, Curve]:
-    """Fit baseline and trees on the newest rows of the window; `watch` is scored each round, never learned from.
+    """Fit baseline, trees and quantile heads on the newest rows of the window.
 
-    The residual quantiles come from a first fit without the last quarter of the window; then all of it is fitted.
+    `watch` is scored each round, never learned from. Without `heads` the quantiles have the shape of the mean. The
+    model is not calibrated: see `calibrate`.
     """
     window = rows.last(parameters.window_requests)
     require_rows(window, target, f"keeping the newest {len(window)}" if len(window) < len(rows) else "")
-    early, late = window.split_share(1.0 - RESIDUAL_SHARE)
-    offsets = _offsets(_grow(early, target, parameters, seed)[0], late) if len(early) >= MIN_ROWS // 2 else None
-    model, curve = _grow(window, target, parameters, seed, watch)
-    return replace(model, residual_quantiles=offsets or _offsets(model, window)), curve
+    labels, curve = _completed(window, target, parameters, seed), Curve()
+    baseline = fit_baseline(window.features, np.exp(labels.drawn), target)
+    data = labelled(window, labels.mean, baseline, parameters)
+    measured = watch.only(~watch.censored) if watch else None
+    watched = labelled(measured, np.log(measured.latency_ms), baseline, parameters) if measured else None
+    booster, fitted = _train(data, parameters, seed, watched, curve)
+    ratio = mean_ratio(np.exp(labels.drawn), baseline.predict(window.features) * np.exp(fitted))
+    model = LatencyModel(target, parameters.features, baseline, booster, ratio)
+    if not heads:
+        return model, curve
+    shared = data if labels.drawn is labels.mean else labelled(window, labels.drawn, baseline, parameters)
+    return replace(model, heads=fit_heads(shared, parameters.lightgbm(seed))), curve
 
 
 def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -> LatencyModel:
@@ -55,16 +67,15 @@ def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -
 
     The new trees see a new `Dataset` with bins of its own (bins taken over from the old one would hide loads beyond
     it). They learn what is left once the old model is set right in the mean: a change that is the same for all rows
-    offers no split a gain, so LightGBM would stop at once; the mean ratio takes it up. The quantiles come from the
-    model before the extension, for which the new rows are held out.
+    offers no split a gain, so LightGBM would stop at once; the mean ratio takes it up. The heads stay: their conformal
+    correction follows the change.
     """
     require_rows(rows, model.target)
-    level = _mean_ratio(replace(model, mean_ratio=1.0), rows)
-    data = _dataset(rows, model.baseline, level)
-    booster = lgb.train(parameters.lightgbm(seed), data, parameters.update_rounds, init_model=model.booster)
-    extended = replace(model, booster=booster, mean_ratio=1.0)
-    extended = replace(extended, mean_ratio=_mean_ratio(extended, rows))
-    return replace(extended, residual_quantiles=_offsets(model, rows))
+    labels = seen_by(model, rows, seed)
+    level = right_in_the_mean(model, rows.features, labels).mean_ratio
+    data = labelled(rows, labels.mean - np.log(level), model.baseline, parameters)
+    booster = lgb.train(parameters.mean(seed), data, parameters.update_rounds, init_model=model.booster)
+    return right_in_the_mean(replace(model, booster=booster), rows.features, labels)
 
 
 def require_rows(rows: Rows, target: str, step: str = "") -> None:
@@ -79,58 +90,46 @@ def require_rows(rows: Rows, target: str, step: str = "") -> None:
     )
 
 
-def _grow(
-    rows: Rows, target: str, parameters: Parameters, seed: int, watch: Rows | None = None
-) -> tuple[LatencyModel, Curve]:
-    baseline, curve = fit_baseline(rows.features, rows.latency_ms), Curve()
-    booster = _train(rows, baseline, parameters, seed, watch, curve)
-    model = LatencyModel(target, FEATURE_NAMES, baseline, booster, 1.0, {})
-    return replace(model, mean_ratio=_mean_ratio(model, rows)), curve
+def _completed(rows: Rows, target: str, parameters: Parameters, seed: int) -> Imputed:
+    """Return the logarithms of the latencies, with what lies beyond each lower bound in its place."""
+
+    def predicted(labels: Floats) -> Floats:
+        baseline = fit_baseline(rows.features, np.exp(labels), target)
+        _, fitted = _train(labelled(rows, labels, baseline, parameters), parameters, seed)
+        return np.asarray(np.log(baseline.predict(rows.features)) + fitted)
+
+    return impute(np.log(rows.latency_ms), rows.censored, load_slice(rows.features), predicted, seed)
 
 
 def _train(
-    rows: Rows,
-    baseline: Baseline,
-    parameters: Parameters,
-    seed: int,
-    watch: Rows | None,
-    curve: Curve,
-) -> lgb.Booster:
-    data = _dataset(rows, baseline)
-    watched = {"training": data} | ({"held_out": _dataset(watch, baseline)} if watch and len(watch) else {})
+    data: lgb.Dataset, parameters: Parameters, seed: int, watch: lgb.Dataset | None = None, curve: Curve | None = None
+) -> tuple[lgb.Booster, Floats]:
+    """Return the trees and what they make of the rows that they were grown on, (n,), which LightGBM keeps anyway."""
+    watched = {"training": data} | ({} if watch is None else {"held_out": watch})
     history: dict[str, dict[str, list[float]]] = {}
     booster = lgb.train(
-        {**parameters.lightgbm(seed), "metric": "rmse"},
+        {**parameters.mean(seed), "metric": "rmse"},
         data,
         parameters.rounds,
         valid_sets=list(watched.values()),
         valid_names=list(watched),
         callbacks=[lgb.record_evaluation(history)],
+        keep_training_booster=True,
     )
-    curve.training, curve.held_out = (history.get(name, {}).get("rmse", []) for name in ("training", "held_out"))
-    return booster
+    if curve is not None:
+        curve.training, curve.held_out = (history.get(name, {}).get("rmse", []) for name in ("training", "held_out"))
+    fitted = _fitted(booster)
+    booster.model_from_string(booster.model_to_string())
+    booster.free_dataset()
+    return booster, fitted
 
 
-def _dataset(rows: Rows, baseline: Baseline, level: float = 1.0) -> lgb.Dataset:
-    """Label with log(latency / (level * baseline)), not with `init_score`: `init_model` would override that.
+def _fitted(booster: lgb.Booster) -> Floats:
+    kept = []
 
-    Rows weigh in proportion to their baseline, because what counts is the error in ms, not in ratio.
-    """
-    physical = baseline.predict(rows.features)
-    return lgb.Dataset(
-        rows.features,
-        np.log(rows.latency_ms / (level * physical)),
-        weight=physical / physical.mean(),
-        feature_name=list(FEATURE_NAMES),
-    )
+    def keep(predicted: Floats, _: lgb.Dataset) -> list[Any]:
+        kept.append(predicted.copy())
+        return []
 
-
-def _mean_ratio(model: LatencyModel, rows: Rows) -> float:
-    return float(rows.latency_ms.sum() / model.predict(rows.features).sum())
-
-
-def _offsets(model: LatencyModel, rows: Rows) -> dict[str, float]:
-    """Return the smallest log error that covers each share of new rows (the conformal rank, at most the largest)."""
-    errors = np.sort(np.log(rows.latency_ms / model.predict(rows.features)))
-    ranks = {name: min(int(np.ceil(share * (len(errors) + 1))), len(errors)) for name, share in QUANTILES.items()}
-    return {name: float(errors[rank - 1]) for name, rank in ranks.items()}
+    booster.eval_train(keep)
+    return kept[0]

@@ -11,7 +11,7 @@ from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.latencies import has_no_times
 from lodestar.data.reconstruction.reconstruct import e2e_ms_of, tpot_ms_of
-from lodestar.data.schema import E2E_MS, TPOT_MS
+from lodestar.data.schema import E2E_MS, TPOT_MS, TTFT_MS
 
 __all__ = ["Rows", "derived_notes", "rows_of"]
 
@@ -28,6 +28,8 @@ class Rows:
         request_index: position in the dataset, increasing.
         features: shape (n, len(FEATURES)).
         latency_ms: the label.
+        censored: whether the label is only a lower bound: the request was cancelled or timed out before.
+        propensity: probability of the choice, NaN where it is not known.
         arrived_at_s: when the decision was made.
         finished_at_s: when the outcome was known.
         requests: how many requests the dataset has, with and without a label.
@@ -37,6 +39,8 @@ class Rows:
     request_index: Ints
     features: Floats
     latency_ms: Floats
+    censored: Bools
+    propensity: Floats
     arrived_at_s: Floats
     finished_at_s: Floats
     requests: int
@@ -53,6 +57,8 @@ class Rows:
             request_index=self.request_index[keep],
             features=self.features[keep],
             latency_ms=self.latency_ms[keep],
+            censored=self.censored[keep],
+            propensity=self.propensity[keep],
             arrived_at_s=self.arrived_at_s[keep],
             finished_at_s=self.finished_at_s[keep],
         )
@@ -85,9 +91,13 @@ class Rows:
 
 
 def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str) -> Rows:
-    """Pair the features (n, k) of the chosen candidates with their latency; list the requests that have no pair."""
-    latency_ms: Floats = tpot_ms_of(log) if target == TPOT_MS else getattr(log, target)
-    finished_at_s = arrived_at_s if has_no_times(log) else arrived_at_s + e2e_ms_of(log) / 1000.0
+    """Pair the features (n, k) of the chosen candidates with their latency; list the requests that have no pair.
+
+    A request that was cancelled or timed out has the time until then as a lower bound, unless what is asked for had
+    been measured before.
+    """
+    latency_ms, censored, lasted_ms = _labels(log, target)
+    finished_at_s = arrived_at_s if has_no_times(log) else arrived_at_s + lasted_ms / 1000.0
     reasons = {
         "no decision": log.chosen < 0,
         f"no {target}": ~(latency_ms > 0),
@@ -98,14 +108,43 @@ def rows_of(log: RequestLog, features: Floats, arrived_at_s: Floats, target: str
     for reason, without in reasons.items():
         excluded[reason] = np.flatnonzero(usable & without)
         usable &= ~without
-    if not usable.any():
+    if not (usable & ~censored).any():
         raise DataError(
             f"dataset {log.dataset!r}: none of its {len(log)} requests can train {target} "
-            f"({', '.join(f'{len(those)} with {reason}' for reason, those in excluded.items() if len(those))}); "
+            f"({', '.join(f'{len(those)} with {reason}' for reason, those in excluded.items() if len(those))}"
+            f"{f', {int(censored.sum())} cut off' if censored.any() else ''}); "
             "expected decisions with their outcomes. Ingest a log that has them"
         )
-    every = Rows(np.arange(len(log)), features, latency_ms, arrived_at_s, finished_at_s, len(log), excluded)
+    every = Rows(
+        request_index=np.arange(len(log)),
+        features=features,
+        latency_ms=latency_ms,
+        censored=censored,
+        propensity=log.propensity,
+        arrived_at_s=arrived_at_s,
+        finished_at_s=finished_at_s,
+        requests=len(log),
+        excluded=excluded,
+    )
     return every.only(usable)
+
+
+def _labels(log: RequestLog, target: str) -> tuple[Floats, Bools, Floats]:
+    """Return the latency, whether it is a lower bound, and how long the request lasted (ms), each of shape (n,)."""
+    complete = {TTFT_MS: log.ttft_ms, TPOT_MS: tpot_ms_of(log), E2E_MS: e2e_ms_of(log)}
+    latency_ms, lasted_ms = complete[target], complete[E2E_MS]
+    if not log.cut_off:
+        return latency_ms, np.zeros(len(log), dtype=np.bool_), lasted_ms
+    ended_ms = log.cut_off[E2E_MS]
+    cut = ~np.isnan(ended_ms)
+    before_ms = np.full(len(log), np.nan) if target == E2E_MS else log.cut_off[target]
+    bound_ms = np.full(len(log), np.nan) if target == TPOT_MS else ended_ms  # when it ended says nothing of a TPOT
+    censored = cut & np.isnan(before_ms) & ~np.isnan(bound_ms)
+    return (
+        np.where(cut, np.where(np.isnan(before_ms), bound_ms, before_ms), latency_ms),
+        censored,
+        np.where(cut, ended_ms, lasted_ms),
+    )
 
 
 def derived_notes(log: RequestLog) -> dict[str, str]:

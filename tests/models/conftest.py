@@ -72,7 +72,17 @@ def make_rows(n: int, seed: int = 0, slower: float = 1.0) -> Rows:
     features[:, tokens] = rng.uniform(0.0, 9000.0, n)
     latency_ms = slower * (40 + 0.1 * features[:, tokens]) * np.exp(rng.normal(0, 0.2, n))
     arrived_at_s = np.arange(n) * 0.25
-    return Rows(np.arange(n), features, latency_ms, arrived_at_s, arrived_at_s + 2.0, n, {})
+    return Rows(
+        request_index=np.arange(n),
+        features=features,
+        latency_ms=latency_ms,
+        censored=np.zeros(n, dtype=np.bool_),
+        propensity=np.full(n, np.nan),
+        arrived_at_s=arrived_at_s,
+        finished_at_s=arrived_at_s + 2.0,
+        requests=n,
+        excluded={},
+    )
 
 
 def data_of(rows: Rows) -> TrainingData:

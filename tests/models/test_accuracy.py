@@ -9,7 +9,7 @@ import pytest
 from lodestar.data.ingest import ingest
 from lodestar.data.workspace import Workspace
 from lodestar.models.dataset import load_training_data
-from lodestar.models.evaluate import evaluate
+from lodestar.models.evaluation.held_out import evaluate
 from lodestar.models.fit import fit
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import Rows

@@ -89,3 +89,38 @@ def test_a_time_per_token_that_is_not_logged_is_derived_and_counted(make_log: Ca
     assert derived_notes(log)["tpot_ms"] == (
         "not logged for 30 of 30 requests: derived as (E2E − TTFT) / (output tokens − 1) for 29 of them"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "censored"),
+    [
+        ("ttft_ms", [500.0, 70.0], [True, False]),
+        ("tpot_ms", [9.0], [False]),
+        ("e2e_ms", [500.0, 800.0], [True, True]),
+    ],
+)
+def test_a_request_that_was_cut_off_bounds_its_latency_or_tells_it(
+    make_log: Callable[..., RequestLog], target: str, labels: list[float], censored: list[bool]
+) -> None:
+    """Request 3 ended after 500 ms without a first token, request 4 after 800 ms with one."""
+    log = make_log(30)
+    cut = {name: np.full(30, np.nan) for name in ("ttft_ms", "tpot_ms", "e2e_ms")}
+    cut["e2e_ms"][[3, 4]], cut["ttft_ms"][4], cut["tpot_ms"][4] = [500.0, 800.0], 70.0, 9.0
+    for name in cut:
+        getattr(log, name)[[3, 4]] = np.nan
+    rows = rows_of(replace(log, cut_off=cut), np.zeros((30, len(FEATURES))), log.arrived_at_s, target)
+    ended = np.isin(rows.request_index, [3, 4])
+    assert rows.latency_ms[ended].tolist() == labels
+    assert rows.censored[ended].tolist() == censored
+    assert not rows.censored[~ended].any()
+    assert (rows.finished_at_s - rows.arrived_at_s)[ended][-1] == pytest.approx(0.8)
+
+
+def test_a_log_in_which_every_request_was_cut_off_trains_nothing(make_log: Callable[..., RequestLog]) -> None:
+    log = make_log(30)
+    ended_ms = np.full(30, 400.0)
+    for name in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        getattr(log, name)[:] = np.nan
+    cut = {"e2e_ms": ended_ms, "ttft_ms": np.full(30, np.nan), "tpot_ms": np.full(30, np.nan)}
+    with pytest.raises(DataError, match="30 cut off"):
+        rows_of(replace(log, cut_off=cut), np.zeros((30, len(FEATURES))), log.arrived_at_s, "ttft_ms")
