@@ -5,8 +5,8 @@ A router first runs `check` on the directory (or ``lodestar ship --check``), the
     models = load_artifact(Path("artifact"))     # every byte is verified again
     ttft_ms = models["ttft_ms"].predict(features)  # one row a candidate, columns as in FEATURES
 
-`lodestar.features.definitions.candidate_features` makes these rows, and ``scorer_of(models["ttft_ms"])`` with `score`
-from `lodestar.models.scorer` gives the same numbers without LightGBM's overhead for each call.
+`lodestar.features.definitions.candidate_features` makes these rows. `lodestar.models.serving.Decider` loads the same
+artifact without LightGBM and gives the same numbers, from snapshots, in a few microseconds a decision.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import lightgbm as lgb
 import numba
 import numpy as np
 
@@ -30,14 +30,12 @@ from lodestar.data.errors import ArtifactError, ConfigError, unknown
 from lodestar.data.schema import TTFT_MS
 from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURES
-from lodestar.models.current import Trained, load_current
-from lodestar.models.golden import GOLDEN, check_golden, golden_rows
 from lodestar.models.latency import TARGETS, LatencyModel
-from lodestar.models.seal import MANIFEST, read_sealed, sealed, verify_files, write_manifest
+from lodestar.models.registry.current import Trained, load_current, no_champion
+from lodestar.models.registry.golden import GOLDEN, check_golden, golden_rows
+from lodestar.models.seal import SCHEMA_VERSION, read_sealed, sealed, verify_files, write_manifest
 
-__all__ = ["SCHEMA_VERSION", "ShipReport", "check", "check_in_fresh_process", "load_artifact", "ship"]
-
-SCHEMA_VERSION: Final = 1
+__all__ = ["ShipReport", "check", "check_in_fresh_process", "load_artifact", "ship"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,11 @@ def ship(workspace: Workspace, dataset: str, to: Path, objective: str = TTFT_MS)
     """
     trained = load_current(workspace, dataset)
     if not trained:
-        raise ConfigError(f"dataset {dataset!r} has no trained model; expected one. Run: lodestar train {dataset}")
+        raise no_champion(workspace, dataset)
+    if objective not in TARGETS:
+        raise unknown("objective", objective, TARGETS)
     if objective not in trained:
-        raise unknown("objective", objective, trained)
+        raise no_champion(workspace, dataset, objective)
     _require_replaceable(to)
     to.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
@@ -123,20 +123,9 @@ def load_artifact(directory: Path) -> dict[str, LatencyModel]:
 
 def _verified(directory: Path) -> tuple[dict[str, Any], dict[str, LatencyModel]]:
     manifest = read_sealed(directory)
-    _require_version(manifest)
     verify_files(directory, manifest["sha256"])
-    return manifest, {
-        target: LatencyModel.from_dict(entry["model"], (directory / f"{target}.txt").read_text(encoding="utf-8"))
-        for target, entry in manifest["targets"].items()
-    }
-
-
-def _require_version(manifest: dict[str, Any]) -> None:
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{MANIFEST}: schema version {manifest.get('schema_version')!r}; expected {SCHEMA_VERSION}. "
-            "Ship it again with this version of lodestar"
-        )
+    targets = manifest["targets"].items()
+    return manifest, {target: LatencyModel.read(directory, target, entry["model"]) for target, entry in targets}
 
 
 def _require_replaceable(to: Path) -> None:
@@ -170,7 +159,7 @@ def _put_in_place(scratch: Path, to: Path) -> None:
 
 def _write(directory: Path, dataset: str, trained: dict[str, Trained], objective: str) -> None:
     for target, entry in trained.items():
-        (directory / f"{target}.txt").write_text(entry.model.text(), encoding="utf-8")
+        entry.model.save_trees(directory, target)
     models = {target: entry.model for target, entry in trained.items()}
     ranges = next(iter(trained.values())).record["feature_ranges"]
     (directory / GOLDEN).write_text(golden_rows(models, ranges), encoding="utf-8")
@@ -184,7 +173,7 @@ def _manifest(dataset: str, trained: dict[str, Trained], objective: str) -> dict
         "objective": objective,
         "libraries": {
             "lodestar": __version__,
-            "lightgbm": lgb.__version__,
+            "lightgbm": version("lightgbm"),
             "numpy": np.__version__,
             "numba": numba.__version__,
             "python": platform.python_version(),
@@ -197,5 +186,10 @@ def _manifest(dataset: str, trained: dict[str, Trained], objective: str) -> dict
 
 
 def _target(entry: Trained) -> dict[str, Any]:
-    names = ("data_fingerprint", "requests_seen", "window", "feature_ranges", "parameters", "seed", "metrics")
-    return {"model": entry.model.to_dict(), "trees": entry.model.trees} | {name: entry.record[name] for name in names}
+    names = (
+        "data_fingerprint", "requests_seen", "seen_sha256", "seen", "window", "feature_ranges", "parameters", "seed",
+        "metrics",
+    )  # fmt: skip
+    return {"model": entry.model.to_dict(), "trees": entry.model.trees} | {
+        name: entry.record[name] for name in names if name in entry.record
+    }

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from lodestar.data.errors import ArtifactError
 
-__all__ = ["MANIFEST", "read_sealed", "sealed", "verify_files", "write_manifest"]
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "read_sealed", "sealed", "verify_files", "write_manifest"]
 
 MANIFEST: Final = "manifest.json"
+SCHEMA_VERSION: Final = 2
 _BLANK: Final = "0" * 64
 _OWN: Final = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
 
@@ -25,7 +26,7 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_sealed(directory: Path) -> dict[str, Any]:
-    """Return the manifest, after checking that none of its bytes has changed."""
+    """Return the manifest, after checking that none of its bytes has changed and that this version can read it."""
     path = directory / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; expected an artifact that `lodestar ship` wrote. Name its directory")
@@ -35,6 +36,11 @@ def read_sealed(directory: Path) -> dict[str, Any]:
     if len(own) != 1 or text.encode() != content or _sha256(_signed(text, _BLANK).encode()) != own[0]:
         raise ArtifactError(f"{path} was changed after it was written; its hash does not fit. Ship it again")
     manifest: dict[str, Any] = json.loads(text)
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path}: schema version {manifest.get('schema_version')!r}; expected {SCHEMA_VERSION}. "
+            "Ship it again with this version of lodestar"
+        )
     return manifest
 
 

@@ -10,11 +10,13 @@ from lodestar.data.errors import ArtifactError
 if TYPE_CHECKING:
     import lightgbm as lgb
 
-__all__ = ["Tree", "parse_trees"]
+__all__ = ["Tree", "parse_trees", "trees_of"]
 
 # Bits of LightGBM's decision_type: 1 categorical, 2 default left, then two bits for what counts as missing.
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_SHIFT = 1, 2, 2
 _ZERO, _NAN = 1, 2
+#: Objectives whose prediction is the sum of the leaves; a model trained with a function of one's own names none.
+_SUMMED = ("regression", "regression_l1", "huber", "fair", "quantile", "mape", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,26 @@ class Tree:
     right: list[int]
     leaf: list[float]
 
-    def leaves_below(self, node: int) -> list[int]:
-        """Return the leaves under `node`, from left to right.
+    def in_order(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the leaves from left to right and, of every node, which of these places lie under its left child.
 
-        >>> Tree([0, 0], [1.0, 2.0], [2, 2], [~0, ~1], [1, ~2], [0.1, 0.2, 0.3]).leaves_below(1)
-        [1, 2]
+        >>> Tree([0, 0], [1.0, 2.0], [2, 2], [~0, ~1], [1, ~2], [0.1, 0.2, 0.3]).in_order()
+        ([0, 1, 2], [(0, 1), (1, 2)])
         """
-        if not self.threshold:
-            return [0]
-        pending, leaves = [node], []
+        leaves: list[int] = []
+        lefts = [(0, 0)] * len(self.threshold)
+        pending = [(0 if self.threshold else ~0, True)]
         while pending:
-            below = pending.pop()
-            if below < 0:
-                leaves.append(~below)
+            node, new = pending.pop()
+            if node < 0:
+                leaves.append(~node)
+            elif new:  # its left child comes next, then the node again
+                lefts[node] = (len(leaves), 0)
+                pending += [(node, False), (self.left[node], True)]
             else:
-                pending += [self.right[below], self.left[below]]
-        return leaves
+                lefts[node] = (lefts[node][0], len(leaves))
+                pending.append((self.right[node], True))
+        return leaves, lefts
 
     def nan_left(self, node: int) -> bool:
         """Say whether NaN goes left; where the node does not take NaN as missing, NaN counts as zero."""
@@ -76,9 +82,31 @@ class Tree:
 
 def parse_trees(booster: lgb.Booster) -> list[Tree]:
     """Read the trees in the order in which their leaves are added."""
-    text = booster.model_to_string(num_iteration=-1)
-    blocks = text.split("end of trees")[0].split("\nTree=")[1:]
-    return [_tree(dict(line.split("=", 1) for line in block.splitlines() if "=" in line)) for block in blocks]
+    return trees_of(booster.model_to_string(num_iteration=-1))
+
+
+def trees_of(text: str) -> list[Tree]:
+    """Read the trees of a text model, without LightGBM.
+
+    Raises:
+        ArtifactError: the text is no whole model, or more is made of the leaves than their sum, or a split is not on
+            one number.
+    """
+    head, *blocks = text.split("\nend of trees")[0].split("\nTree=")
+    if not text.startswith("tree\n") or "\nend of trees" not in text:
+        raise ArtifactError("the model text has no trees from start to end; expected LightGBM's format. Ship it again")
+    fields = _fields(head)
+    objective, *options = fields.get("objective", "").split(" ")
+    if objective not in _SUMMED or "sqrt" in options or "average_output" in head.splitlines():
+        raise ArtifactError(
+            f"the model has objective {fields.get('objective')!r} and boosting that does more than add the leaves up; "
+            f"expected a sum of leaves with one of {', '.join(filter(None, _SUMMED))}. Train it again"
+        )
+    return [_tree(_fields(block)) for block in blocks]
+
+
+def _fields(block: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
 
 
 def _tree(fields: dict[str, str]) -> Tree:

@@ -13,13 +13,15 @@ from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.artifact import check, load_artifact, ship
 from lodestar.models.candidate import full_fit
-from lodestar.models.current import Trained, load_current, save_current
 from lodestar.models.dataset import TrainingData
 from lodestar.models.parameters import Parameters
+from lodestar.models.registry.current import Trained, load_current, save_current
 from lodestar.models.rows import Rows
 from lodestar.models.seal import write_manifest
+from lodestar.models.uncertainty.heads import HEADS
 
-FILES = ("golden.json", "manifest.json", "tpot_ms.txt", "ttft_ms.txt")
+TREES = [f"{target}_ms{head}.txt" for target in ("tpot", "ttft") for head in ("", *(f".{name}" for name in HEADS))]
+FILES = ("golden.json", "manifest.json", *TREES)
 SMALL = Parameters(rounds=10, min_data_in_leaf=20)
 
 
@@ -52,7 +54,8 @@ def test_an_artifact_holds_what_a_router_needs_to_know(artifact: Path) -> None:
     assert manifest["objective"] == "ttft_ms"
     assert [feature["name"] for feature in manifest["features"]] == list(FEATURE_NAMES)
     entry = manifest["targets"]["ttft_ms"]
-    assert set(entry["model"]["residual_quantiles"]) == {"p50", "p90", "p99"}
+    assert entry["model"]["heads"] == list(HEADS)
+    assert entry["model"]["conformal"]["slices"] == ["0", "1-2", "3-5", "6+", "unknown"]
     assert set(entry["feature_ranges"]) == set(FEATURE_NAMES)
     assert entry["data_fingerprint"] == "f" * 64
     assert set(manifest["sha256"]) == set(FILES) - {"manifest.json"}
@@ -92,7 +95,7 @@ def test_a_file_too_many_is_named(artifact: Path) -> None:
 
 def test_a_model_that_answers_differently_is_refused_though_its_hashes_fit(artifact: Path) -> None:
     golden = json.loads((artifact / "golden.json").read_text())
-    golden["expected_ms"]["ttft_ms"][5] *= 1 + 1e-8
+    golden["expected_ms"]["ttft_ms"]["mean"][5] *= 1 + 1e-8
     (artifact / "golden.json").write_text(json.dumps(golden))
     manifest = json.loads((artifact / "manifest.json").read_text())
     (artifact / "manifest.json").unlink()
