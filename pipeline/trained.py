@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lodestar.data.errors import ConfigError
 from lodestar.data.schema import TPOT_MS, TTFT_MS
 from lodestar.data.store import open_store, require_dataset
 from lodestar.data.workspace import Workspace
-from lodestar.models.current import load_current
+from lodestar.models.registry.current import load_current, no_champion
 from lodestar.pipeline.replay.routing.contract import Models
 
 __all__ = ["known_models", "trained_models"]
@@ -30,5 +29,5 @@ def trained_models(workspace: Workspace, dataset: str) -> Models:
     if models is None:
         with open_store(workspace) as con:
             require_dataset(con, dataset)
-        raise ConfigError(f"dataset {dataset!r} has no trained TTFT model. Run lodestar train {dataset} first")
+        raise no_champion(workspace, dataset, TTFT_MS)
     return models

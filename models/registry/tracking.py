@@ -29,21 +29,24 @@ from mlflow.types import ColSpec, DataType, Schema
 from lodestar import __version__
 from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURE_NAMES
-from lodestar.models import registered
 from lodestar.models.candidate import TRAINING_SHARE, Outcome
 from lodestar.models.importance import importance_svg
 from lodestar.models.latency import LatencyModel
+from lodestar.models.registry import registered
+from lodestar.models.registry.promotion import Verdict
 from lodestar.models.rows import Rows
 
-__all__ = ["CHAMPION", "EXPERIMENT", "log_outcome", "registered_name", "tracked_run"]
+__all__ = ["EXPERIMENT", "log_outcome", "log_verdict", "quiet", "registered_name", "tracked_run", "use_store"]
 
 EXPERIMENT: Final = "lodestar"
-CHAMPION: Final = "champion"
+_AHEAD: Final = "each request predicted by the model that existed when it arrived"
 _NEWEST: Final = f"without the newest {1 - TRAINING_SHARE:.0%}"
 #: Outcome's mode → a tag of the run: its metrics are not those of the model that it registers, which has seen all rows.
 METRICS_OF: Final = {
     "fitted": f"the same recipe fitted {_NEWEST} of the requests, measured on those",
     "extended": f"the same extension fitted {_NEWEST} of the new requests, measured on those",
+    "windowed": f"the same window fitted {_NEWEST} of the new requests, measured on those",
+    "refitted": f"the same leaf refit made {_NEWEST} of the new requests, measured on those",
 }
 
 
@@ -53,9 +56,8 @@ def tracked_run(workspace: Workspace, name: str, tags: dict[str, str]) -> Iterat
 
     The first use of a store creates its tables, which takes a second or two.
     """
-    with _quiet():
-        mlflow.set_tracking_uri(workspace.tracking_uri)
-        mlflow.set_registry_uri(workspace.tracking_uri)
+    with quiet():
+        use_store(workspace)
         parent = mlflow.active_run()
         run = mlflow.start_run(
             experiment_id=_experiment_id(workspace), run_name=name, tags=tags, nested=parent is not None
@@ -68,25 +70,47 @@ def tracked_run(workspace: Workspace, name: str, tags: dict[str, str]) -> Iterat
         status = RunStatus.KILLED
         raise
     finally:
-        with _quiet():
+        with quiet():
             mlflow.end_run(RunStatus.to_string(status))
 
 
+def use_store(workspace: Workspace) -> None:
+    """Point MLflow at the workspace."""
+    mlflow.set_tracking_uri(workspace.tracking_uri)
+    mlflow.set_registry_uri(workspace.tracking_uri)
+
+
 def log_outcome(dataset: str, target: str, outcome: Outcome, source: str) -> dict[str, Any]:
-    """Log one target into the open run; register the model, and make it the champion if it was promoted."""
+    """Log one target into the open run and register the model, whatever its verdict.
+
+    Aliases move when the version is kept (`lodestar.models.registry.releases`): what is in use is said in one place.
+    """
     if outcome.trained is None or outcome.metrics is None or outcome.rows is None or outcome.verdict is None:
         return {}
-    with _quiet():
+    with quiet():
         record = outcome.trained.record
         mlflow.log_params({**record["parameters"], "seed": record["seed"], "target": target, "mode": outcome.mode})
-        mlflow.set_tags({"dataset": dataset, "target": target, "promoted": str(outcome.promoted).lower()})
-        mlflow.set_tags({"verdict": outcome.verdict.reason, "metrics_of": METRICS_OF[outcome.mode]})
+        mlflow.set_tags({"dataset": dataset, "target": target, "metrics_of": METRICS_OF.get(outcome.mode, _AHEAD)})
+        log_verdict(outcome.verdict)
         _log_metrics(outcome)
         _log_input(outcome.rows, dataset, target, source)
         mlflow.log_text(importance_svg(outcome.trained.model), "feature-importance.svg")
         mlflow.log_table(_columns(outcome.metrics["by_load"]), "by-load.json")
         mlflow.log_dict(outcome.trained.model.to_dict(), f"{target}.json")
-        return _register(outcome.trained.model, registered_name(dataset, target), outcome.promoted)
+        return _register(outcome.trained.model, registered_name(dataset, target), outcome.verdict)
+
+
+def log_verdict(verdict: Verdict) -> None:
+    """Log a verdict into the open run: tags, ``gate.<check>.mean``, ``.low``, ``.high``, ``.passed``, verdict.json."""
+    mlflow.set_tags({"promoted": str(verdict.promoted).lower(), "verdict": verdict.reason})
+    numbers = {f"gate.mae_ms.{name}": value for name, value in (verdict.mae_ms or {}).items()}
+    for check in verdict.checks:
+        passed = None if check.passed is None else float(check.passed)
+        found = {"mean": check.value, "low": check.low, "high": check.high, "passed": passed}
+        name = _storable(check.name)
+        numbers |= {f"gate.{name}.{what}": x for what, x in found.items() if x is not None}
+    mlflow.log_metrics(numbers)
+    mlflow.log_dict(verdict.to_dict(), "verdict.json")
 
 
 def registered_name(dataset: str, target: str) -> str:
@@ -110,8 +134,6 @@ def _log_metrics(outcome: Outcome) -> None:
     flat = {f"{who}.{name}": value for who in ("model", "constant", "linear") for name, value in metrics[who].items()}
     for quantile, values in metrics["quantiles"].items():
         flat |= {f"{quantile}.{name}": value for name, value in values.items()}
-    if outcome.verdict is not None and outcome.verdict.current_mae_ms is not None:
-        flat |= {"promotion.mae_ms": outcome.verdict.mae_ms, "promotion.current_mae_ms": outcome.verdict.current_mae_ms}
     mlflow.log_metrics({name: value for name, value in flat.items() if value is not None})
     _log_curve(outcome)
 
@@ -141,7 +163,7 @@ def _columns(table: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [line[name] for line in table] for name in table[0]} if table else {"waiting_requests": []}
 
 
-def _register(model: LatencyModel, name: str, champion: bool) -> dict[str, Any]:
+def _register(model: LatencyModel, name: str, verdict: Verdict) -> dict[str, Any]:
     """Register a model that takes the features by name and returns ms, as code and text files: nothing is pickled."""
     inputs = Schema([ColSpec(DataType.double, feature) for feature in FEATURE_NAMES])
     with tempfile.TemporaryDirectory() as directory:
@@ -158,14 +180,23 @@ def _register(model: LatencyModel, name: str, champion: bool) -> dict[str, Any]:
                 f"mlflow=={mlflow.__version__}",
             ],
         )
-    version = mlflow.register_model(info.model_uri, name)
-    if champion:
-        mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version.version)
-    return {"registered_model": name, "registered_version": int(version.version), "champion": champion}
+    tags = {"promoted": str(verdict.promoted).lower(), "verdict": verdict.reason}
+    tags |= {f"check.{_storable(check.name)}": check.said for check in verdict.checks}
+    version = mlflow.register_model(info.model_uri, name, tags=tags)
+    return {"registered_model": name, "registered_version": int(version.version)}
+
+
+def _storable(name: str) -> str:
+    """Write a check's name as MLflow takes it, which allows no plus sign.
+
+    >>> _storable("coverage.6+")
+    'coverage.6 or more'
+    """
+    return name.replace("+", " or more")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep MLflow's and alembic's notices off both streams; errors are raised as ever."""
     levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
     for name in levels:

@@ -29,7 +29,8 @@ def record_of(
     ranges = _ranges(rows)
     return {
         "requests_seen": len(data.request_ids),
-        "seen_sha256": ids_sha256(data.request_ids),
+        # An incremental training reads no names of earlier requests: its 'seen' tells what the model has seen.
+        **({"seen_sha256": ids_sha256(data.request_ids)} if data.request_ids else {}),
         "data_fingerprint": data.fingerprint,
         "held_out_from": held_out_from,
         "parameters": parameters.to_dict(),
