@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from lodestar.reports.grids import Cell, Column, Grid
-from lodestar.reports.numbers import decimals, number, percent, plain
+from lodestar.reports.numbers import decimals, number, percent
 from lodestar.reports.tables import grid_table, sentences
 
-__all__ = ["accuracy_grid", "load_grid", "train_tables", "tune_tables"]
+__all__ = ["accuracy_grid", "load_grid", "train_tables"]
 
 PREDICTORS: Final = ("model", "constant", "linear")
 
@@ -28,10 +28,12 @@ def train_tables(report: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [heading]
     for target, found in report["targets"].items():
         parts.append(_decision(target, found))
+        parts += _batch(found)
         if found["metrics"] is not None:
             parts.append(grid_table(accuracy_grid(target, found["metrics"])))
             parts += _warnings(target, found["metrics"])
-            parts.append(grid_table(load_grid(target, found["metrics"]["by_load"])))
+            if by_load := found["metrics"]["by_load"]:
+                parts.append(grid_table(load_grid(target, by_load)))
     for title, items in (("Not trained", report["skipped"]), ("What the log left out", report["notes"])):
         if items:
             parts.append(sentences(title, items))
@@ -39,33 +41,16 @@ def train_tables(report: Mapping[str, Any]) -> RenderableType:
 
 
 def _warnings(target: str, metrics: Mapping[str, Any]) -> list[RenderableType]:
-    """Say it where a simpler predictor did better."""
+    """Say it where a simpler predictor did better, or where nothing could be measured."""
     errors = {name: metrics[name]["mae_ms"] for name in PREDICTORS}
+    if None in errors.values():
+        cut_off = f"all {number(metrics['rows_held_out'])} newest requests were cut off"
+        return [Text(f"{cut_off}: no error of {_name(target)} is known.\n", style="yellow")]
     better = [name for name in PREDICTORS[1:] if errors[name] < errors["model"]]
     if not better:
         return []
     simpler = " and ".join({"constant": "a constant", "linear": "linear regression"}[name] for name in better)
     return [Text(f"{simpler} predicted {_name(target)} better than the model on these requests.\n", style="yellow")]
-
-
-def tune_tables(report: Mapping[str, Any]) -> RenderableType:
-    """Draw what a search found, then what the training with it did.
-
-    Args:
-        report: ``TuneReport.to_dict()``.
-    """
-    title = f"{_name(report['target'])} of {report['dataset']}: {number(report['trials'])} trials"
-    done = f"{number(report['trials_before'])} before this call, {number(report['pruned'])} stopped early"
-    if report["interrupted"]:
-        done += f", {number(report['interrupted'])} left unfinished by an earlier call"
-    values = {
-        "trials": done,
-        "best": f"{number(report['best_value'], 4)} of the MAE of linear regression, mean over folds forward in time",
-        "defaults": f"{number(report['default_value'], 4)} of it",
-        "study": report["study"],
-    }
-    parameters = {name: plain(value) for name, value in report["best_parameters"].items()}
-    return Group(sentences(title, values), sentences("Best parameters", parameters), train_tables(report["training"]))
 
 
 def _decision(target: str, found: Mapping[str, Any]) -> Text:
@@ -78,16 +63,37 @@ def _decision(target: str, found: Mapping[str, Any]) -> Text:
     return text
 
 
+def _batch(found: Mapping[str, Any]) -> list[RenderableType]:
+    """Say how the new requests were predicted as they came, and what was left out of the mean."""
+    said = []
+    batch, stalls = found.get("batch"), (found.get("window") or {}).get("stalls", 0)
+    if batch is not None and not batch["challenger"]["rows"]:
+        said.append(f"batch {batch['number']}: all new requests were cut off: no error is known")
+    if batch is not None and batch["challenger"]["rows"]:
+        ours, theirs = batch["challenger"], batch["champion"]
+        beside = "" if theirs is None else f" (the model in use: {number(theirs['mae_ms'], 1)} ms)"
+        said.append(
+            f"batch {batch['number']}: {number(ours['rows'])} new requests predicted as they came: "
+            f"MAE {number(ours['mae_ms'], 1)} ms{beside}, P90 covers {percent(ours['coverage'])} %"
+        )
+    if batch is not None and batch["before"] is not None and batch["after"] is not None:
+        before, after = (number(batch[name]["mae_ms"], 1) for name in ("before", "after"))
+        said.append(f"on the newest of them: MAE {before} ms before this fit, {after} ms after it")
+    if stalls:
+        said.append(f"{number(stalls)} requests took longer or shorter than anything explains: the mean is not theirs")
+    return [Text("\n".join(said) + "\n")] if said else []
+
+
 def accuracy_grid(target: str, metrics: Mapping[str, Any]) -> Grid:
     """Return one row a predictor: error, bias and explained variance on held-out rows.
 
     Args:
-        target: ``ttft_ms`` or ``tpot_ms``.
-        metrics: what `models.evaluate.evaluate` returns.
+        target: ``ttft_ms``, ``tpot_ms`` or ``e2e_ms``.
+        metrics: what `models.evaluation.held_out.evaluate` returns.
     """
     found = [metrics[name] for name in PREDICTORS]
     errors = [each["mae_ms"] for each in found]
-    places = decimals(errors)
+    places = decimals([error for error in errors if error is not None])
     columns = [
         Column("predictor", "", [Cell(name) for name in PREDICTORS], left=True),
         Column("MAE", "ms", _marked(errors, places)),
@@ -108,7 +114,7 @@ def load_grid(target: str, lines: Sequence[Mapping[str, Any]]) -> Grid:
     """Return the mean absolute error of each predictor by how many requests waited at the chosen instance.
 
     Args:
-        target: ``ttft_ms`` or ``tpot_ms``.
+        target: ``ttft_ms``, ``tpot_ms`` or ``e2e_ms``.
         lines: what `models.metrics.by_load` returns.
     """
     slices = list(dict.fromkeys(line["waiting_requests"] for line in lines))
@@ -125,8 +131,12 @@ def load_grid(target: str, lines: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid(f"{_name(target)} by load of the chosen instance", columns)
 
 
-def _marked(errors: Sequence[float], places: int) -> list[Cell]:
-    return [Cell(number(error, places), mark="best" if error == min(errors) else "") for error in errors]
+def _marked(errors: Sequence[float | None], places: int) -> list[Cell]:
+    """Mark the least; an error that nothing could measure is no error."""
+    least = min((error for error in errors if error is not None), default=None)
+    return [
+        Cell(number(error, places), mark="best" if error is not None and error == least else "") for error in errors
+    ]
 
 
 def _name(target: str) -> str:

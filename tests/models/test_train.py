@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from lodestar.data.errors import ArtifactError, ConfigError, DataError
+from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.log import RequestLog
+from lodestar.data.schema import E2E_MS, TPOT_MS, TTFT_MS
 from lodestar.data.workspace import Workspace
-from lodestar.models import current
-from lodestar.models.current import load_current
 from lodestar.models.parameters import Parameters
+from lodestar.models.refresh.chain import load_state
+from lodestar.models.registry.current import load_challenger, load_current, read_index
 from lodestar.models.train import train
 
 SMALL = Parameters(rounds=20, min_data_in_leaf=20)
@@ -20,45 +18,46 @@ MakeLog, AddLog = Callable[..., RequestLog], Callable[[Workspace, RequestLog], N
 
 
 def files_of(workspace: Workspace) -> dict[str, bytes]:
-    home = workspace.models / "made"
-    return {path.relative_to(home).as_posix(): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    """The models themselves, without the list of who was in use when."""
+    return {
+        path.relative_to(workspace.models).as_posix(): path.read_bytes()
+        for path in workspace.models.rglob("*")
+        if path.is_file() and path.name != "index.json"
+    }
 
 
-def test_training_follows_a_growing_dataset(workspace: Workspace, make_log: MakeLog, add_log: AddLog) -> None:
-    add_log(workspace, make_log(400))
-    first = train(workspace, "made", parameters=SMALL)
-    assert {target: found["promoted"] for target, found in first.targets.items()} == {"ttft_ms": True, "tpot_ms": True}
-    kept = files_of(workspace)
-    again = train(workspace, "made", incremental=True)
-    assert [found["mode"] for found in again.targets.values()] == ["unchanged", "unchanged"]
-    assert files_of(workspace) == kept
-    add_log(workspace, make_log(400, first=400, slower=2.0))
-    grown = train(workspace, "made", incremental=True)
-    assert [found["mode"] for found in grown.targets.values()] == ["extended", "extended"]
-    assert all(entry.model.trees == 40 for entry in load_current(workspace, "made").values())
-    assert all(entry.record["requests_seen"] == 800 for entry in load_current(workspace, "made").values())
-
-
-def test_the_same_seed_trains_the_same_bytes(
-    workspace: Workspace, make_log: MakeLog, add_log: AddLog, tmp_path: Path
-) -> None:
-    add_log(workspace, make_log(400))
-    train(workspace, "made", parameters=SMALL, seed=3)
-    once = files_of(workspace)
-    train(workspace, "made", parameters=SMALL, seed=3)
-    assert files_of(workspace) == once
-
-
-def test_what_is_worse_than_the_current_model_is_not_kept(
+def test_all_targets_are_trained_and_what_passes_the_gate_is_used(
     workspace: Workspace, make_log: MakeLog, add_log: AddLog
 ) -> None:
     add_log(workspace, make_log(400))
-    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
-    kept = files_of(workspace)
+    report = train(workspace, "made", parameters=SMALL)
+    assert list(report.targets) == [TTFT_MS, TPOT_MS, E2E_MS]
+    promoted = {target for target, found in report.targets.items() if found["promoted"]}
+    assert set(load_current(workspace, "made")) == promoted
+    assert set(load_challenger(workspace, "made")) == set(report.targets)
+    state = load_state(workspace, "made")
+    assert state is not None
+    assert {target for target, chain in state.chains.items() if chain.is_champion} == promoted
+
+
+def test_the_same_seed_trains_the_same_bytes(workspace: Workspace, make_log: MakeLog, add_log: AddLog) -> None:
+    add_log(workspace, make_log(400))
+    train(workspace, "made", parameters=SMALL, seed=3, targets=(TPOT_MS,))
+    once = files_of(workspace)
+    train(workspace, "made", parameters=SMALL, seed=3, targets=(TPOT_MS,))
+    assert files_of(workspace) == once
+
+
+def test_what_is_no_better_than_the_champion_is_kept_but_not_used(
+    workspace: Workspace, make_log: MakeLog, add_log: AddLog
+) -> None:
+    add_log(workspace, make_log(400))
+    champion = train(workspace, "made", parameters=SMALL, targets=(TPOT_MS,)).version
     narrow = Parameters(rounds=1, window_requests=50)
-    refused = train(workspace, "made", parameters=narrow, targets=("ttft_ms",))
-    assert not refused.targets["ttft_ms"]["promoted"]
-    assert files_of(workspace) == kept
+    refused = train(workspace, "made", parameters=narrow, targets=(TPOT_MS,))
+    assert not refused.targets[TPOT_MS]["promoted"]
+    assert read_index(workspace, "made").champions == {TPOT_MS: champion}
+    assert load_challenger(workspace, "made")[TPOT_MS].model.trees == 1
 
 
 def test_a_target_without_labels_is_skipped_and_named(workspace: Workspace, make_log: MakeLog, add_log: AddLog) -> None:
@@ -66,9 +65,9 @@ def test_a_target_without_labels_is_skipped_and_named(workspace: Workspace, make
     log.tpot_ms[:] = float("nan")
     log.output_tokens[:] = 1  # with more, E2E would tell it
     add_log(workspace, log)
-    report = train(workspace, "made", parameters=SMALL)
-    assert list(report.targets) == ["ttft_ms"]
-    assert "200 with no tpot_ms" in report.skipped["tpot_ms"]
+    report = train(workspace, "made", parameters=SMALL, targets=(TTFT_MS, TPOT_MS))
+    assert list(report.targets) == [TTFT_MS]
+    assert "200 with no tpot_ms" in report.skipped[TPOT_MS]
 
 
 def test_a_log_without_e2e_trains_and_says_what_was_derived(
@@ -77,8 +76,8 @@ def test_a_log_without_e2e_trains_and_says_what_was_derived(
     log = make_log(200)
     log.e2e_ms[:] = float("nan")
     add_log(workspace, log)
-    report = train(workspace, "made", parameters=SMALL)
-    assert set(report.targets) == {"ttft_ms", "tpot_ms"}
+    report = train(workspace, "made", parameters=SMALL, targets=(TPOT_MS,))
+    assert set(report.targets) == {TPOT_MS}
     assert report.notes["e2e_ms"].startswith("not logged for 200 of 200 requests: derived")
 
 
@@ -94,93 +93,13 @@ def test_too_few_rows_say_how_many_the_log_had_and_where_they_went(
         r"30% and those unfinished at the cut; expected at least 50"
     )
     with pytest.raises(DataError, match=r"^\d\d " + words):
-        train(workspace, "made", targets=("ttft_ms",))
+        train(workspace, "made", targets=(TTFT_MS,))
 
 
-def test_an_unknown_dataset_is_named(workspace: Workspace) -> None:
+def test_what_cannot_be_asked_for_is_named(workspace: Workspace) -> None:
     with pytest.raises(ConfigError, match="dataset 'nothing' is not known"):
         train(workspace, "nothing")
-
-
-@pytest.mark.parametrize("steps", [0, 1], ids=["before the version is whole", "before it is pointed to"])
-def test_a_kill_while_saving_leaves_the_old_models(
-    workspace: Workspace, make_log: MakeLog, add_log: AddLog, monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
-    add_log(workspace, make_log(400))
-    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
-    before = load_current(workspace, "made")["ttft_ms"].model.text()
-
-    done, replace = [], os.replace
-
-    def killed(*paths: Path) -> None:
-        if len(done) == steps:
-            raise KeyboardInterrupt
-        done.append(replace(*paths))
-
-    monkeypatch.setattr(os, "replace", killed)  # each step that makes something visible
-    entry = load_current(workspace, "made")["ttft_ms"]
-    changed = current.Trained(entry.held_out, entry.held_out, entry.record)
-    with pytest.raises(KeyboardInterrupt):
-        current.save_current(workspace, "made", {"ttft_ms": changed})
-    assert load_current(workspace, "made")["ttft_ms"].model.text() == before
-
-
-def test_saving_leaves_what_another_process_is_writing(
-    workspace: Workspace, make_log: MakeLog, add_log: AddLog
-) -> None:
-    add_log(workspace, make_log(400))
-    home = workspace.models / "made"
-    (home / ".writing-other").mkdir(parents=True)
-    first = train(workspace, "made", parameters=SMALL, targets=("ttft_ms",)).version
-    second = train(workspace, "made", parameters=SMALL, seed=1).version
-    assert first != second
-    assert sorted(path.name for path in home.iterdir()) == sorted(
-        [".lock", ".writing-other", "current.json", str(second)]
-    )
-
-
-def test_models_saved_at_the_same_time_can_be_read_at_any_time(
-    workspace: Workspace, make_log: MakeLog, add_log: AddLog
-) -> None:
-    add_log(workspace, make_log(400))
-    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
-    entry = load_current(workspace, "made")["ttft_ms"]
-
-    def save_and_load(who: int) -> set[str]:
-        targets: set[str] = set()
-        for step in range(20):
-            mine = current.Trained(entry.model, entry.held_out, {"step": (who + step) % 3})
-            current.save_current(workspace, "made", {"ttft_ms": mine})
-            targets |= set(load_current(workspace, "made"))
-        return targets
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(save_and_load, range(3))) == [{"ttft_ms"}] * 3
-    assert sum(not path.name.startswith(".") for path in (workspace.models / "made").iterdir()) == 2
-
-
-def test_a_reader_overtaken_by_a_save_reads_the_new_version(
-    workspace: Workspace, make_log: MakeLog, add_log: AddLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_log(workspace, make_log(400))
-    train(workspace, "made", parameters=SMALL, targets=("ttft_ms",))
-    entry = load_current(workspace, "made")["ttft_ms"]
-    newer = {"ttft_ms": current.Trained(entry.held_out, entry.held_out, entry.record)}
-    read, done = Path.read_text, []
-
-    def overtaken(path: Path, encoding: str | None = None) -> str:
-        text = read(path, encoding)
-        if path.name == "current.json" and not done:
-            done.append(path)
-            current.save_current(workspace, "made", newer)
-        return text
-
-    monkeypatch.setattr(Path, "read_text", overtaken)
-    assert load_current(workspace, "made")["ttft_ms"].model.text() == entry.held_out.text()
-
-
-def test_a_current_version_that_is_gone_is_named(workspace: Workspace) -> None:
-    (workspace.models / "made").mkdir(parents=True)
-    (workspace.models / "made" / "current.json").write_text('{"version": "0123456789abcdef"}')
-    with pytest.raises(ArtifactError, match="0123456789abcdef"):
-        load_current(workspace, "made")
+    with pytest.raises(ConfigError, match="strategy 'sometimes' is not known"):
+        train(workspace, "nothing", incremental=True, strategy="sometimes")
+    with pytest.raises(ConfigError, match="--every 0"):
+        train(workspace, "nothing", incremental=True, every=0)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from lodestar.models.metrics import accuracy, by_load
-from lodestar.reports.training import train_tables, tune_tables
+from lodestar.reports.training import train_tables
 
 
 def drawn(table: RenderableType) -> str:
@@ -85,23 +85,28 @@ def test_a_refused_model_and_an_unchanged_one_say_why(report: dict[str, Any]) ->
     assert "P90 90.6 %" in text
 
 
-def test_a_search_shows_the_best_parameters_and_the_defaults(report: dict[str, Any]) -> None:
-    found = {
-        "dataset": "sharing09",
-        "target": "ttft_ms",
-        "study": "sharing09-ttft_ms-ab",
-        "trials": 20,
-        "trials_before": 12,
-        "pruned": 3,
-        "interrupted": 1,
-        "best_value": 0.9568,
-        "default_value": 0.9588,
-        "best_parameters": {"num_leaves": 12, "window_requests": None},
-        "training": report,
-    }
-    text = drawn(tune_tables(found))
-    assert "TTFT of sharing09: 20 trials" in text
-    assert "1 left unfinished" in text
-    assert "0.9568" in text
-    assert "num_leaves" in text
-    assert "refused: worse" in text
+def test_a_batch_tells_how_it_was_predicted_and_what_the_fit_brought(report: dict[str, Any]) -> None:
+    losses = {"rows": 312, "mae_ms": 205.4, "log_loss": 0.1, "pinball_ms": 9.0, "coverage": 0.903}
+    found = report["targets"]["ttft_ms"]
+    found["batch"] = {
+        "number": 7, "challenger": losses, "champion": losses | {"mae_ms": 250.0},
+        "before": losses, "after": losses | {"mae_ms": 190.2},
+    }  # fmt: skip
+    found["window"] = {"stalls": 12}
+    text = " ".join(drawn(train_tables(report)).split())
+    assert "batch 7: 312 new requests predicted as they came: MAE 205.4 ms (the model in use: 250.0 ms)" in text
+    assert "P90 covers 90.3 %" in text
+    assert "MAE 205.4 ms before this fit, 190.2 ms after it" in text
+    assert "12 requests took longer or shorter than anything explains" in text
+
+
+def test_where_all_were_cut_off_no_error_is_shown(report: dict[str, Any]) -> None:
+    found = report["targets"]["ttft_ms"]
+    nothing = dict.fromkeys(("mae_ms", "mape", "r2", "r2_log", "bias_ms"))
+    found["metrics"] |= {"model": nothing, "constant": nothing, "linear": nothing, "by_load": []}
+    losses = {"rows": 0, "mae_ms": None, "log_loss": None, "pinball_ms": None, "coverage": None}
+    found["batch"] = {"number": 3, "challenger": losses, "champion": losses, "before": None, "after": None}
+    text = " ".join(drawn(train_tables(report)).split())
+    assert "all 200 newest requests were cut off: no error of TTFT is known" in text
+    assert "batch 3: all new requests were cut off: no error is known" in text
+    assert "by load" not in text

@@ -1,0 +1,1 @@
+"""Keeping a model fresh: strategies of refitting, the choice between them, and what remembers how far they came."""
