@@ -1,99 +1,131 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
-import optuna
+import mlflow
 import pytest
 from mlflow import MlflowClient
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.data.log import RequestLog
 from lodestar.data.workspace import Workspace
-from lodestar.models.rows import Rows
-from lodestar.models.tune import folds, tune
+from lodestar.models.parameters import Parameters
+from lodestar.models.tune import TuneReport, tune
+from lodestar.models.tuning.task import prepared
+
+TWICE = """
+import json, sys
+from pathlib import Path
+from lodestar.data.workspace import Workspace
+from lodestar.models.tune import tune
+print(json.dumps(tune(Workspace.open(Path(sys.argv[1])), "made", int(sys.argv[2])).to_dict()))
+"""
 
 
 @pytest.fixture
 def ready(
     workspace: Workspace, make_log: Callable[..., RequestLog], add_log: Callable[[Workspace, RequestLog], None]
 ) -> Workspace:
-    add_log(workspace, make_log(400))
+    add_log(workspace, make_log(300))
     return workspace
 
 
-def study_of(workspace: Workspace, name: str) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(workspace.studies)))
-    return optuna.load_study(study_name=name, storage=storage)
-
-
 def test_a_search_interrupted_at_any_time_goes_on_to_the_total_asked_for(ready: Workspace) -> None:
-    def interrupt_after_three(finished: int) -> None:
+    def interrupt_after_two(finished: int) -> None:
         told.append(finished)
-        if sum(told) == 3:
+        if sum(told) == 2:
             raise KeyboardInterrupt
 
     told: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        tune(ready, "made", 6, progress=interrupt_after_three)
-    report = tune(ready, "made", 6)
-    assert (report.trials_before, report.trials) == (3, 6)
-    again = tune(ready, "made", 6)
-    assert (again.trials_before, again.trials) == (6, 6)
-    assert again.best_parameters == report.best_parameters
+        tune(ready, "made", 4, progress=interrupt_after_two)
+    told.clear()
+    report = tune(ready, "made", 4, progress=told.append)
+    assert (report.trials_before, report.trials, report.interrupted) == (2, 4, 0)
+    assert (told[0], sum(told)) == (2, 4)
+    assert TuneReport.from_dict(json.loads(json.dumps(report.to_dict()))).to_dict() == json.loads(
+        json.dumps(report.to_dict())
+    )
+    _is_in_mlflow(ready, report)
 
 
-def test_the_best_found_is_no_worse_than_the_defaults_and_becomes_the_model(ready: Workspace) -> None:
-    report = tune(ready, "made", 4)
-    assert report.default_value is not None
-    assert report.best_value <= report.default_value
-    trained = report.training.targets["ttft_ms"]
-    assert trained["promoted"]
-    assert trained["trees"] == report.best_parameters["rounds"]
-
-
-def test_a_trial_of_a_killed_process_does_not_block_the_next_call(ready: Workspace) -> None:
-    report = tune(ready, "made", 2)
-    study_of(ready, report.study).ask()  # a process that dies here leaves a running trial
-    after = tune(ready, "made", 3)
-    assert (after.interrupted, after.trials_before, after.trials) == (1, 2, 3)
-    assert not study_of(ready, report.study).get_trials(states=(TrialState.RUNNING,))
-
-
-def test_the_training_is_a_child_of_the_search_in_mlflow(ready: Workspace) -> None:
-    report = tune(ready, "made", 2)
-    client = MlflowClient(ready.tracking_uri)
+def _is_in_mlflow(workspace: Workspace, report: TuneReport) -> None:
+    """The training is a child of the search, which has its trials, figures and reasons."""
+    client = MlflowClient(workspace.tracking_uri)
     child = client.get_run(report.training.targets["ttft_ms"]["run_id"])
     parent = client.get_run(child.data.tags["mlflow.parentRunId"])
     assert parent.info.run_name == "tune made ttft_ms"
+    assert parent.data.tags["reason"] == report.reason
     assert parent.data.metrics["best_value"] == report.best_value
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"trials.json"}
+    defaults = next(finalist for finalist in report.finalists if finalist["is_default"])
+    assert parent.data.metrics["again.defaults"] == pytest.approx(defaults["mean"])
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"study.html", "trials.json"}
+    trials = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/trials.json")
+    assert [trial["number"] for trial in trials] == list(range(report.trials))
+    page = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/study.html")
+    assert page.count("plotly-graph-div") >= 3
+    assert 'src="http' not in page
 
 
-def test_appended_data_starts_a_search_of_its_own(
+def test_what_won_is_trained_and_the_defaults_stand_beside_it(ready: Workspace) -> None:
+    report = tune(ready, "made", 3, target="tpot_ms", metric="log")
+    assert report.default_value is not None
+    assert report.best_value <= report.default_value
+    trained = report.training.targets["tpot_ms"]
+    assert 0 < trained["trees"] <= report.best_parameters["rounds"]
+    assert report.newest["trial"] == next(f["number"] for f in report.finalists if not f["is_default"])
+    assert report.newest["low"] <= report.newest["best"] - report.newest["defaults"] <= report.newest["high"]
+    if report.is_default:
+        assert report.best_parameters == Parameters().to_dict()
+    assert report.decision["measured_us"] < report.decision["limit_us"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study_and_agree_on_its_end(ready: Workspace) -> None:
+    command = [sys.executable, "-c", TWICE, str(ready.home), "6"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    first, second = (json.loads(process.communicate(timeout=300)[0]) for process in pair)
+    assert [process.returncode for process in pair] == [0, 0]
+    assert first["trials"] == second["trials"] == 6
+    assert first["best_parameters"] == second["best_parameters"]
+    # One of them trained; the other waited and tells the same.
+    assert first["training"]["targets"]["ttft_ms"]["run_id"] == second["training"]["targets"]["ttft_ms"]["run_id"]
+
+
+def test_each_search_has_a_study_of_its_own(
     ready: Workspace, make_log: Callable[..., RequestLog], add_log: Callable[[Workspace, RequestLog], None]
 ) -> None:
-    first = tune(ready, "made", 2)
-    add_log(ready, make_log(200, first=400))
-    second = tune(ready, "made", 2)
-    assert first.study != second.study
-    assert second.trials_before == 0
+    def study(target: str = "ttft_ms", metric: str = "mae", seed: int = 0, limit_us: float = 100.0) -> str:
+        return prepared(ready, "made", target, metric, seed, limit_us).study.study_name
+
+    names = [study(), study(target="e2e_ms"), study(metric="log"), study(seed=1), study(limit_us=50.0)]
+    assert study() == names[0]
+    add_log(ready, make_log(200, first=300))
+    assert len({*names, study()}) == 6
 
 
-def test_every_fold_learns_only_from_what_finished_before_it(make_rows: Callable[..., Rows]) -> None:
-    parts = folds(make_rows(400))
-    assert len(parts) == 4
-    for earlier, later in parts:
-        assert earlier.finished_at_s.max() <= later.arrived_at_s.min()
-    measured = [index for _, later in parts for index in later.request_index.tolist()]
-    assert measured == list(range(240, 400))
+def test_a_limit_that_no_trial_keeps_to_is_an_error_that_names_the_fastest(ready: Workspace) -> None:
+    with pytest.raises(ConfigError, match=r"--max-decision-us 0.01: the fastest of 2 trials takes [\d.]+ µs; expected"):
+        tune(ready, "made", 2, max_decision_us=0.01)
 
 
-def test_no_trials_are_refused(ready: Workspace) -> None:
-    with pytest.raises(ConfigError, match="--trials 0"):
-        tune(ready, "made", 0)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trials": 0}, "--trials 0: nothing to search"),
+        ({"metric": "mse"}, "metric 'mse'"),
+        ({"target": "ttft"}, "target 'ttft'"),
+        ({"max_decision_us": 0.0}, "--max-decision-us 0: expected more than 0"),
+    ],
+)
+def test_options_that_can_not_be_are_refused(workspace: Workspace, options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tune(workspace, "made", **({"trials": 1} | options))  # type: ignore[arg-type]
 
 
 def test_too_few_rows_for_the_first_fold_are_refused_with_the_reason(
