@@ -7,12 +7,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.models.slices import EDGES, SLICES
+
 __all__ = ["LOAD_SLICES", "accuracy", "by_load", "coverage", "mae_ms", "mape", "pinball_ms", "r2", "r2_log"]
 
 Floats = NDArray[np.float64]
 
-#: Requests waiting at the chosen instance, from … to (exclusive).
-LOAD_SLICES: Final = {"0": (0.0, 1.0), "1-2": (1.0, 3.0), "3-5": (3.0, 6.0), "6+": (6.0, np.inf)}
+#: Requests waiting at the chosen instance, from … to (exclusive); the slices of `lodestar.models.slices`.
+LOAD_SLICES: Final = dict(zip(SLICES, zip((0.0, *EDGES), (*EDGES, np.inf), strict=True), strict=False))
 
 
 def mae_ms(measured_ms: Floats, predicted_ms: Floats) -> float:
@@ -89,7 +91,7 @@ def accuracy(measured_ms: Floats, predicted_ms: Floats) -> dict[str, float]:
 def by_load(measured_ms: Floats, predictions: dict[str, Floats], waiting_requests: Floats) -> list[dict[str, Any]]:
     """Tabulate the point metrics of each predictor where 0, 1-2, 3-5 and 6 or more requests were waiting.
 
-    Rows without a waiting count are in none of the slices; a slice without rows is left out.
+    Rows without a count (NaN) are in none of the slices; a slice without rows is left out.
 
     >>> table = by_load(np.array([100.0, 200.0]), {"model": np.array([110.0, 180.0])}, np.array([0.0, 4.0]))
     >>> [(line["waiting_requests"], line["rows"], line["mae_ms"]) for line in table]

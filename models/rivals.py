@@ -1,4 +1,7 @@
-"""The two predictors that every model is shown beside: a constant, and linear regression."""
+"""The two predictors that every model is shown beside: a constant, and linear regression.
+
+A request that was cut off teaches them the time until then: it took at least that.
+"""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.metrics import by_load
 from lodestar.models.rivals import constant_rival, linear_rival
 from lodestar.models.rows import Rows
+from lodestar.models.slices import SLICES, load_slice
 
 
 def test_linear_regression_finds_an_exact_law(make_rows: Callable[..., Rows]) -> None:
@@ -33,6 +35,16 @@ def test_linear_regression_takes_a_missing_value_for_the_training_mean(make_rows
 def test_the_constant_is_the_median(make_rows: Callable[..., Rows]) -> None:
     rows = make_rows(201)
     assert constant_rival(rows, rows.features[:2]).tolist() == [float(np.median(rows.latency_ms))] * 2
+
+
+def test_tables_by_load_have_the_slices_that_quantiles_are_calibrated_by() -> None:
+    waiting = np.arange(12.0)
+    features = np.full((12, len(FEATURE_NAMES)), np.nan)
+    features[:, FEATURE_NAMES.index("waiting_requests")] = waiting
+    expected = np.bincount(load_slice(features))
+    lines = by_load(np.full(12, 100.0), {"model": np.full(12, 90.0)}, waiting)
+    assert [line["waiting_requests"] for line in lines] == list(SLICES[:4])
+    assert [line["rows"] for line in lines] == expected.tolist()
 
 
 def test_every_row_with_a_waiting_count_is_in_one_slice() -> None:
