@@ -1,0 +1,1 @@
+"""Lodestar's published network, with its optimiser and its replay buffer."""
