@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from lodestar.pipeline.cli import app
 
 COMMANDS = (
-    "ingest", "inspect", "drop", "train", "tune", "calibrate", "replay", "report", "ship", "simulate", "workload",
-    "workload slice",
+    "ingest", "inspect", "drop", "train", "tune", "evaluate", "models", "models list", "models show", "models promote",
+    "models rollback", "calibrate", "replay", "report", "ship", "simulate", "workload", "workload slice",
     "workload thin", "workload merge", "workload warp", "workload scale", "workload shift", "workload extend", "traces",
     "traces list", "traces get", "ui", "demo", "formats", "engines", "policies", "policies score",
     "features",

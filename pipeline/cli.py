@@ -11,7 +11,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.evaluate_cli import evaluate
+from lodestar.pipeline.models_cli import models_app
 from lodestar.pipeline.policies_cli import policies_app
+from lodestar.pipeline.predictors_cli import train, tune
 from lodestar.pipeline.replay_cli import calibrate, replay
 from lodestar.pipeline.traces_cli import traces_app
 from lodestar.pipeline.workload_cli import simulate, workload_app
@@ -121,44 +124,9 @@ def drop(dataset: Dataset, home: Home = None, as_json: Json = False, seed: Seed 
     emit(as_json, gone, lambda: Text(f"dropped {dataset}: {gone['requests']} requests of {gone['sources']} sources"))
 
 
-@app.command()
-def train(
-    dataset: Dataset,
-    incremental: Annotated[bool, typer.Option("--incremental", help="Learn only from what is new.")] = False,
-    home: Home = None,
-    as_json: Json = False,
-    seed: Seed = 0,
-) -> None:
-    """Fit TTFT and TPOT predictors; score and track them."""
-    say_first_use()
-    from lodestar.data.workspace import Workspace
-    from lodestar.models.train import train as run
-    from lodestar.reports.training import train_tables
-
-    with progress_bar("train"):
-        report = run(Workspace.open(home), dataset, incremental=incremental, seed=seed).to_dict()
-    emit(as_json, report, lambda: train_tables(report))
-
-
-@app.command()
-def tune(
-    dataset: Dataset,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials in all, with those done before.")] = 20,
-    home: Home = None,
-    as_json: Json = False,
-    seed: Seed = 0,
-) -> None:
-    """Tune the TTFT predictor with Optuna; resumes where it stopped."""
-    say_first_use()
-    from lodestar.data.workspace import Workspace
-    from lodestar.models.tune import tune as run
-    from lodestar.reports.training import tune_tables
-
-    with progress_bar("tune", total=trials) as update:
-        report = run(Workspace.open(home), dataset, trials, seed, update).to_dict()
-    emit(as_json, report, lambda: tune_tables(report))
-
-
+app.command()(train)
+app.command()(tune)
+app.command()(evaluate)
 app.command()(calibrate)
 app.command()(replay)
 
@@ -275,6 +243,7 @@ app.command()(simulate)
 app.add_typer(workload_app, name="workload")
 app.add_typer(traces_app, name="traces")
 app.add_typer(policies_app, name="policies")
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

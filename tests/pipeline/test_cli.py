@@ -35,6 +35,7 @@ COMMANDS = (
     "drop",
     "train",
     "tune",
+    "evaluate",
     "calibrate",
     "replay",
     "report",
@@ -161,7 +162,7 @@ def test_an_interrupted_search_says_so_in_one_line_and_goes_on(traces: Path, tmp
     lodestar("ingest", str(log), "--dataset", "d", home=tmp_path)
     command = [sys.executable, "-m", "lodestar", "tune", "d", "--trials", "2000", "--home", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
-        while not (journal := tmp_path / "studies.journal").exists() or journal.read_text().count("\n") < 200:
+        while not (journal := tmp_path / "studies.journal").exists() or journal.read_text().count("\n") < 120:
             time.sleep(0.2)
         search.send_signal(signal.SIGINT)
         printed, said = search.communicate(timeout=60)

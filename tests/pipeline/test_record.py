@@ -22,6 +22,7 @@ from lodestar.data.store import load_log, open_store
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
+from lodestar.models.registry.releases import promote
 from lodestar.models.train import train
 from lodestar.pipeline.replay import record
 from lodestar.pipeline.replay.cluster import Cluster
@@ -97,6 +98,7 @@ def test_a_recorded_log_trains_replays_as_trusted_and_is_estimated_from(workspac
     record_replay(tmp_path / "made.parquet", CLUSTER, make_policy("random"), 1)
     ingest(workspace, [tmp_path / "made.parquet"], "made")
     train(workspace, "made")
+    promote(workspace, "made", targets=[schema.TTFT_MS])  # on so few simulated requests the gate is not sure of it
     settings = Settings(["random", "learned"], seeds=2)
     document = replay(workspace, "made", settings, trained_models(workspace, "made")).document
     assert document["trust"]["verdict"] == "trusted"
@@ -110,6 +112,7 @@ def test_the_learned_policy_is_recorded_with_its_scores_which_say_whom_it_chose(
     record_replay(tmp_path / "train.parquet", CLUSTER, make_policy("random"), 1)
     ingest(workspace, [tmp_path / "train.parquet"], "scored")
     train(workspace, "scored")
+    promote(workspace, "scored", targets=[schema.TTFT_MS])
     policy = make_policy("learned", trained_models(workspace, "scored"))
     record_replay(tmp_path / "learned.parquet", CLUSTER, policy, 1)
     for row in pq.read_table(tmp_path / "learned.parquet").to_pylist()[::50]:

@@ -171,7 +171,7 @@ def test_measured_without_outcomes_is_refused(workspace: Workspace) -> None:
 
 
 def test_an_untrained_dataset_says_to_train(workspace: Workspace) -> None:
-    with pytest.raises(ConfigError, match="Run lodestar train random first"):
+    with pytest.raises(ConfigError, match="Run: lodestar train random"):
         trained_models(workspace, "random")
 
 
