@@ -34,7 +34,7 @@ def test_updates_that_are_killed_at_any_moment_are_made_good(
     train(workspace, "made", parameters=Parameters(rounds=20, min_data_in_leaf=20), targets=(TARGET,))
     words = [sys.executable, "-c", UPDATE, str(workspace.home)]
     seen, cost_s = 400, 1.0
-    for share in (0.5, 0.95):
+    for share in (0.8,):
         add_log(workspace, make_log(260, first=seen))
         seen += 260
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
