@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.features.definitions import FEATURE_NAMES
 
-__all__ = ["EDGES", "QUEUES", "SLICES", "load_slice"]
+__all__ = ["EDGES", "QUEUES", "SLICES", "load_slice", "queue_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +25,20 @@ QUEUES: Final = tuple(
 )
 
 
+def queue_of(features: Floats) -> Floats:
+    """Return the requests that wait at each candidate, told as `load_slice` tells them; NaN where nothing tells.
+
+    >>> features = np.full((1, len(FEATURE_NAMES)), np.nan)
+    >>> features[0, FEATURE_NAMES.index("queued_requests")] = 4.0
+    >>> queue_of(features)
+    array([4.])
+    """
+    queue = features[:, QUEUES[0]]
+    for column in QUEUES[1:]:
+        queue = np.where(np.isnan(queue), features[:, column], queue)
+    return queue
+
+
 def load_slice(features: Floats) -> Ints:
     """Return the position in `SLICES` of every row of `features` (n, len(FEATURE_NAMES)).
 
@@ -37,8 +51,6 @@ def load_slice(features: Floats) -> Ints:
     >>> [SLICES[of] for of in load_slice(features)]
     ['1-2', '6+', 'unknown']
     """
-    queue = features[:, QUEUES[0]]
-    for column in QUEUES[1:]:
-        queue = np.where(np.isnan(queue), features[:, column], queue)
+    queue = queue_of(features)
     known = np.searchsorted(EDGES, queue, side="right")
     return np.where(np.isnan(queue), len(SLICES) - 1, known).astype(np.int64)

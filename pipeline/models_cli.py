@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar
+
+if TYPE_CHECKING:
+    from lodestar.data.workspace import Workspace
+    from lodestar.models.registry.version_index import Index
 
 __all__ = ["models_app"]
 
@@ -86,16 +91,10 @@ def promote(
 ) -> None:
     """Put a version in use by hand, whatever the gate said of it."""
     from lodestar.data.workspace import Workspace
-    from lodestar.models.registry.current import champions
     from lodestar.models.registry.releases import promote as run
-    from lodestar.reports.models import change_text
 
     workspace = Workspace.open(home)
-    before = champions(workspace, dataset)
-    with progress_bar("promote"):
-        reign = run(workspace, dataset, version, target or None).reigns[-1]
-    done = {"dataset": dataset, "why": reign.why, "before": before, "champions": reign.champions}
-    emit(as_json, done, lambda: change_text(dataset, before, reign.champions, reign.why))
+    _change("promote", workspace, dataset, lambda: run(workspace, dataset, version, target or None), as_json)
 
 
 @models_app.command()
@@ -110,13 +109,19 @@ def rollback(
 ) -> None:
     """Put the models that were in use before back in use."""
     from lodestar.data.workspace import Workspace
-    from lodestar.models.registry.current import champions
     from lodestar.models.registry.releases import roll_back
-    from lodestar.reports.models import change_text
 
     workspace = Workspace.open(home)
+    _change("roll back", workspace, dataset, lambda: roll_back(workspace, dataset, to), as_json)
+
+
+def _change(title: str, workspace: Workspace, dataset: str, change: Callable[[], Index], as_json: bool) -> None:
+    """Change what is in use, and say what was and what is."""
+    from lodestar.models.registry.current import champions
+    from lodestar.reports.models import change_text
+
     before = champions(workspace, dataset)
-    with progress_bar("roll back"):
-        reign = roll_back(workspace, dataset, to).reigns[-1]
+    with progress_bar(title):
+        reign = change().reigns[-1]
     done = {"dataset": dataset, "why": reign.why, "before": before, "champions": reign.champions}
     emit(as_json, done, lambda: change_text(dataset, before, reign.champions, reign.why))

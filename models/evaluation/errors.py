@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lodestar.models.evaluation.censored import coverage
 from lodestar.models.evaluation.parts import estimate, pinball_parts, point_parts
-from lodestar.models.evaluation.slicing import Slice, queue_of
+from lodestar.models.evaluation.slicing import Slice
 from lodestar.models.latency import QUANTILES
 from lodestar.models.rows import Rows
-from lodestar.models.slices import SLICES, load_slice
+from lodestar.models.slices import SLICES, load_slice, queue_of
 
 __all__ = ["point_scores", "quantile_scores", "reliability", "saturation", "slice_scores"]
 

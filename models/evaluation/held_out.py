@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.models.evaluation.censored import kaplan_meier_coverage
-from lodestar.models.evaluation.slicing import queue_of
+from lodestar.models.evaluation.parts import POINT_METRICS
 from lodestar.models.latency import QUANTILES, LatencyModel
 from lodestar.models.metrics import accuracy, by_load, coverage, pinball_ms
 from lodestar.models.rivals import constant_rival, linear_rival
 from lodestar.models.rows import Rows
+from lodestar.models.slices import queue_of
 
 __all__ = ["evaluate"]
 
 Floats = NDArray[np.float64]
-
-POINT_METRICS: Final = ("mae_ms", "mape", "r2", "r2_log", "bias_ms")  # of `accuracy`
 
 
 def evaluate(model: LatencyModel, training: Rows, held_out: Rows, stated_ms: Floats | None = None) -> dict[str, Any]:

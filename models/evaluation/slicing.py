@@ -13,7 +13,7 @@ from lodestar.data import schema
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.slices import SLICES, load_slice
 
-__all__ = ["Slice", "queue_of", "slices_of"]
+__all__ = ["Slice", "slices_of"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -60,14 +60,6 @@ def slices_of(features: Floats, gpu: Sequence[str] = ()) -> list[Slice]:
         names = sorted({name or UNKNOWN for name in gpu})
         found += _named("GPU", names, np.array([names.index(name or UNKNOWN) for name in gpu]))
     return found
-
-
-def queue_of(features: Floats) -> Floats:
-    """Return the requests that wait at the candidate, told as `load_slice` tells them, NaN where nothing tells."""
-    queue = np.full(len(features), np.nan)
-    for name in (schema.WAITING_REQUESTS, "queued_requests", schema.INFLIGHT_PREFILL_REQUESTS):
-        queue = np.where(np.isnan(queue), features[:, FEATURE_NAMES.index(name)], queue)
-    return queue
 
 
 def _between(by: str, values: Floats, edges: tuple[float, ...], names: tuple[str, ...]) -> list[Slice]:
