@@ -7,7 +7,6 @@ requests a second), ``home``, ``engine``, ``instances`` and ``policy``. Prints a
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,17 +19,9 @@ from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.summary import summary
 
-__all__ = ["peak_mib"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-def peak_mib() -> float:
-    """Return the most memory this process had; where the system tells, without what its parent had at the fork."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        high = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        if high:
-            return int(high[0].split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from process_memory import peak_mib  # noqa: E402
 
 
 def workload_of(settings: dict[str, Any]) -> Workload:

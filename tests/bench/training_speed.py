@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,10 @@ from clock import Cost, cost_of, middle
 from coverage_streams import coverage_section
 from refresh_streams import strategies_section
 from training_store import CANDIDATES, add_requests
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from process_memory import peak_mib
 
 from lodestar.data.workspace import Workspace
 from lodestar.models.dataset import load_new_data, load_training_data
@@ -82,10 +85,9 @@ def child(home: Path, incremental: bool, strategy: str) -> None:
     report = train(workspace, "made", incremental=incremental, strategy=strategy, targets=(TARGET,))
     took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     found = report.targets[TARGET]
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         json.dumps(
-            took | {"peak_mib": peak_mib, "mode": found["mode"], "reason": found["reason"], "notes": report.notes}
+            took | {"peak_mib": peak_mib(), "mode": found["mode"], "reason": found["reason"], "notes": report.notes}
         )
     )
 
