@@ -21,7 +21,7 @@ from lodestar.pipeline.replay.summary import summary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_memory import peak_mib  # noqa: E402
+from process_memory import peak_mib
 
 
 def workload_of(settings: dict[str, Any]) -> Workload:

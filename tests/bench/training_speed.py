@@ -32,8 +32,6 @@ from training_store import CANDIDATES, add_requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from process_memory import peak_mib
-
 from lodestar.data.workspace import Workspace
 from lodestar.models.dataset import load_new_data, load_training_data
 from lodestar.models.fit import fit
@@ -43,6 +41,7 @@ from lodestar.models.refresh.chain import load_state
 from lodestar.models.refresh.losses import Losses, losses_of
 from lodestar.models.rows import Rows
 from lodestar.models.train import train
+from process_memory import peak_mib
 
 ROWS, NEW_ROWS = 1_000_000, 10_000
 FIT_ROWS = 200_000
