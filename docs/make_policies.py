@@ -6,8 +6,9 @@ import inspect
 import re
 
 from lodestar.pipeline.listings import policy_settings
-from lodestar.pipeline.replay.policies import POLICIES
+from lodestar.pipeline.replay.policy_names import known_policies
 from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Policy
+from lodestar.pipeline.replay.routing.learning import LearningPolicy
 
 HEAD = """# Routing policies
 
@@ -97,18 +98,18 @@ _QUOTED = re.compile(r"``([^`]+)``")
 
 def page() -> str:
     """Return the page as Markdown."""
-    return HEAD + _table() + "\n## One by one\n" + "".join(map(_section, POLICIES)) + FOOT
+    return HEAD + _table() + "\n## One by one\n" + "".join(map(_section, known_policies())) + FOOT
 
 
 def _table() -> str:
     rows = "".join(
         f"| [`{policy.name}`](#{policy.name}) | {_text(inspect.getdoc(policy) or '').partition(chr(10))[0]} |\n"
-        for policy in POLICIES
+        for policy in known_policies()
     )
     return "| policy | what it does |\n|---|---|\n" + rows
 
 
-def _section(policy: type[Policy]) -> str:
+def _section(policy: type[Policy] | type[LearningPolicy]) -> str:
     settings = policy_settings(policy)
     meanings = _meanings(policy)
     columns = ("setting", "default", "searched", *(["meaning"] if meanings else []))
@@ -122,7 +123,7 @@ def _section(policy: type[Policy]) -> str:
     return f"\n### {policy.name}\n\n{_text(inspect.getdoc(policy) or '')}\n{beside}{table}"
 
 
-def _meanings(policy: type[Policy]) -> dict[str, str]:
+def _meanings(policy: type[object]) -> dict[str, str]:
     """Return what a docstring says of each setting, the policy's own or that of the class it builds on."""
     found: dict[str, str] = {}
     for each in (policy, *policy.__bases__):

@@ -12,8 +12,8 @@ from rich.table import Table
 from lodestar.data.formats import formats
 from lodestar.features.definitions import FEATURES
 from lodestar.models.engine import presets
-from lodestar.pipeline.replay.policies import POLICIES
-from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Policy, is_setting, spaces
+from lodestar.pipeline.replay.policy_names import known_policies
+from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, is_setting, spaces
 
 __all__ = ["engine_rows", "feature_rows", "format_rows", "listing", "policy_rows", "policy_settings", "policy_table"]
 
@@ -44,13 +44,18 @@ def policy_rows() -> list[Row]:
             "policy": known.name,
             "rule": (known.__doc__ or "").partition("\n")[0].replace("``", ""),
             "settings": ",".join(f"{row['setting']}={row['default']}" for row in policy_settings(known)),
-            "needs": ", ".join((*known.fields, *({MODEL: ["a model"], ENGINE: ["a replay"]}.get(known.predictor, ())))),
+            "needs": ", ".join(
+                (
+                    *known.fields,
+                    *({MODEL: ["a model"], ENGINE: ["a replay"]}.get(known.predictor, ())),
+                )
+            ),
         }
-        for known in POLICIES
+        for known in known_policies()
     ]
 
 
-def policy_settings(policy: type[Policy]) -> list[Row]:
+def policy_settings(policy: type[object]) -> list[Row]:
     """Return the settings of a policy that a user can set, with default and the range that is searched.
 
     >>> from lodestar.pipeline.replay.policies.aibrix_prefix_cache import AibrixPrefixCache

@@ -20,6 +20,7 @@ from lodestar.data import schema
 from lodestar.data.errors import DataError
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.network.adam import Adam
+from lodestar.models.network.products import product
 
 __all__ = ["NETWORK_INPUTS", "NetworkSettings", "PublishedNetwork", "network_inputs"]
 
@@ -40,6 +41,7 @@ NETWORK_INPUTS: Final = (
     schema.HIT_RATIO,
     schema.PROMPT_TOKENS,
 )
+_COLUMNS: Final = [FEATURE_NAMES.index(name) for name in NETWORK_INPUTS]
 _IN_FLIGHT: Final = [0, 1]  # columns that the released router fills after its decision
 MS_PER_REWARD: Final = -1000.0
 
@@ -69,12 +71,17 @@ class NetworkSettings:
 
 
 def network_inputs(features: Floats) -> Floats:
-    """Return the network's inputs (n, 10) of `features` (n, len(FEATURES)); a missing value is 0, as in the release.
+    """Return the network's inputs (n, 10 + kinds) of `features` (n, len(FEATURES) + kinds).
+
+    Columns behind the features are 1 for the kind of the instance and 0 for the others. A missing value is 0, as in
+    the release.
 
     >>> network_inputs(np.full((1, len(FEATURE_NAMES)), np.nan)).tolist()
     [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
     """
-    return np.nan_to_num(features[:, [FEATURE_NAMES.index(name) for name in NETWORK_INPUTS]], nan=0.0)
+    inputs = features[:, [*_COLUMNS, *range(len(FEATURE_NAMES), features.shape[1])]]
+    inputs[np.isnan(inputs)] = 0.0
+    return inputs
 
 
 class PublishedNetwork:
@@ -92,7 +99,7 @@ class PublishedNetwork:
         """Train from scratch on the chosen candidates.
 
         Args:
-            features: shape (n, len(FEATURES)).
+            features: shape (n, len(FEATURES) + kinds), see `network_inputs`.
             ttft_ms: shape (n,).
 
         Raises:
@@ -112,25 +119,39 @@ class PublishedNetwork:
             )
         inputs, reward = network_inputs(features[keep]), (ttft_ms[keep] / MS_PER_REWARD).astype(np.float32)
         self._mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
-        self._scale = np.where(spread > 0.0, spread, 1.0)
+        # What never varied teaches nothing, and stays 0 if it varies later, as in the release.
+        self._scale = np.where(spread > 0.0, spread, np.inf)
+        self._mean[len(NETWORK_INPUTS) :], self._scale[len(NETWORK_INPUTS) :] = 0.0, 1.0  # kinds are taken as they are
         self._train(self._standard(inputs), reward)
         return self
 
     def predict(self, features: Floats) -> Floats:
-        """Return the predicted TTFT in ms of every row (n, len(FEATURES)); the network may predict less than 0."""
-        _, reward = self._forward(self._seen(features), self._noise if self.settings.dropout_at_inference else None)
-        return reward.astype(np.float64) * MS_PER_REWARD
+        """Return the predicted TTFT in ms of every row (n, len(FEATURES) + kinds); it may be less than 0."""
+        return self.rewards(features).astype(np.float64) * MS_PER_REWARD
 
-    def last_hidden(self, features: Floats) -> Singles:
-        """Return the activations before the output, (n, width): how the replay buffer tells rows apart."""
-        return self._forward(self._seen(features), None)[0][-1]
+    def rewards(self, features: Floats) -> Singles:
+        """Return the predicted reward of every row, -TTFT in s, with the quirks of a decision."""
+        noise = self._noise if self.settings.dropout_at_inference else None
+        return self._forward(self._trained_on(self.decided_on(features)), noise)[1]
 
-    def _seen(self, features: Floats) -> Singles:
-        if not self._layers:
-            raise DataError("this network was not trained; expected a call of fit first")
+    def decided_on(self, features: Floats) -> Floats:
+        """Return the inputs of a decision, (n, inputs): without what the release has not filled in by then."""
         inputs = network_inputs(features)
         if self.settings.no_in_flight_at_inference:
             inputs[:, _IN_FLIGHT] = 0.0
+        return inputs
+
+    def taught(self, features: Floats) -> tuple[Singles, Floats]:
+        """Return the activations before the output, (n, width), and the predicted TTFT in ms, as in training.
+
+        Without dropout, and with everything that a training row has: how the replay buffer tells rows apart.
+        """
+        entering, rewards = self._forward(self._trained_on(network_inputs(features)), None)
+        return entering[-1], rewards.astype(np.float64) * MS_PER_REWARD
+
+    def _trained_on(self, inputs: Floats) -> Singles:
+        if not self._layers:
+            raise DataError("this network was not trained; expected a call of fit first")
         return self._standard(inputs)
 
     def _standard(self, inputs: Floats) -> Singles:
@@ -150,13 +171,16 @@ class PublishedNetwork:
         """Return what enters each layer, and the rewards; `noise` drops activations, as in training."""
         entering = [x]
         for index, (weight, bias) in enumerate(self._layers[:-1]):
-            x = np.maximum(x @ weight + bias, np.float32(0.0))
+            x = product(x, weight)
+            x += bias
+            np.maximum(x, 0.0, out=x)
             if noise is not None and index < 2:
                 kept = noise.random(x.shape, dtype=np.float32) >= self.settings.dropout
-                x = x * kept / np.float32(1.0 - self.settings.dropout)
+                x *= kept
+                x *= 1.0 / (1.0 - self.settings.dropout)
             entering.append(x)
         weight, bias = self._layers[-1]
-        return entering, (x @ weight + bias)[:, 0]
+        return entering, product(x, weight)[:, 0] + bias
 
     def _gradients(self, x: Singles, reward: Singles, rng: np.random.Generator) -> list[Singles]:
         """Return the gradients of the mean squared error, in the order of the weights: backpropagation by hand."""
@@ -164,11 +188,13 @@ class PublishedNetwork:
         flowing = ((predicted - reward) * np.float32(2.0 / len(x)))[:, None]
         gradients: list[Singles] = []
         for index in reversed(range(len(self._layers))):
-            gradients[:0] = [entering[index].T @ flowing, flowing.sum(axis=0)]
+            gradients[:0] = [product(entering[index].T, flowing), flowing.sum(axis=0)]
             if index:
                 # Where dropout or ReLU left 0, nothing flows; elsewhere dropout has scaled it up.
-                scaled = np.float32(1.0 / (1.0 - self.settings.dropout)) if index <= 2 else np.float32(1.0)
-                flowing = (flowing @ self._layers[index][0].T) * (entering[index] > 0.0) * scaled
+                flowing = product(flowing, np.ascontiguousarray(self._layers[index][0].T))
+                flowing *= entering[index] > 0.0
+                if index <= 2:
+                    flowing *= 1.0 / (1.0 - self.settings.dropout)
         return gradients
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.models.network.network import PublishedNetwork
+from lodestar.models.network.products import product
 
 __all__ = ["TrainingBuffers", "k_center"]
 
@@ -70,11 +71,12 @@ class TrainingBuffers:
             return np.arange(len(pool))
         if network is None:
             return np.sort(np.random.default_rng(seed).choice(len(pool), self.capacity, replace=False))
-        error = np.abs(pool_ms - network.predict(pool)) / 1000.0
-        return np.sort(k_center(network.last_hidden(pool) * error[:, None], self.capacity))
+        activations, predicted_ms = network.taught(pool)
+        error = (np.abs(pool_ms - predicted_ms) / 1000.0).astype(activations.dtype)
+        return np.sort(k_center(activations * error[:, None], self.capacity))
 
 
-def k_center(vectors: Floats, count: int) -> Ints:
+def k_center(vectors: NDArray[np.floating[Any]], count: int) -> Ints:
     """Choose `count` rows so that none is far from a chosen one: greedily the farthest, by cosine distance.
 
     The first is the longest vector (Sener and Savarese 2018, whose core-set this is).
@@ -88,7 +90,7 @@ def k_center(vectors: Floats, count: int) -> Ints:
     farthest, distance = int(length.argmax()), np.full(len(vectors), np.inf)
     for place in range(len(chosen)):
         chosen[place] = farthest
-        distance = np.minimum(distance, 1.0 - unit @ unit[farthest])
+        distance = np.minimum(distance, 1.0 - product(unit, unit[farthest]))
         distance[farthest] = -1.0
         farthest = int(distance.argmax())
     return chosen

@@ -20,6 +20,7 @@ from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.prefixes import PrefixTree, prefix_tree
 from lodestar.pipeline.replay.routing.compiled import Memory, no_notice
 from lodestar.pipeline.replay.routing.contract import ENGINE, NOTHING, Fleet, Policy
+from lodestar.pipeline.replay.routing.learning import LearningRun
 from lodestar.pipeline.replay.routing.predictions import Desk
 from lodestar.pipeline.replay.state import OK, State, new_state
 from lodestar.pipeline.replay.view import RouterView
@@ -52,7 +53,7 @@ class Interpreted(Protocol):
         """Return the instance for request i."""
 
 
-AnyPolicy = Policy | Interpreted
+AnyPolicy = Policy | Interpreted | LearningRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class Cluster:
 
         Args:
             policy: a compiled one, or one in plain Python, which is much slower; random, if none.
-            forced: instance of each request; where it is not a candidate at that moment, the policy decides.
+            forced: instance of each request; where it is -1 or not a candidate at that moment, the policy decides.
             seed: of the policy's draws and of the engines' noise.
             record: whether to keep what the router saw, or for which requests.
             single_steps: take every decode step by itself; the results are the same.
@@ -201,8 +202,8 @@ class Cluster:
         compiled = policy if isinstance(policy, Policy) else RandomChoice()
         decide: Any = no_decision
         if asked is not None:
-            asked.start(self.workload, room.snapshot, seed, np.asarray(state.clock)["now_s"])
-            decide = Asked(_deciding(asked, room.probability))
+            self._start(asked, state, room, seed)
+            decide = Asked(_deciding(asked, room))
         memory = compiled.memory.memory(m, len(self.tree.node_end), len(self.workload))
         listens = asked is None and compiled.notice is not no_notice
         run(
@@ -225,6 +226,14 @@ class Cluster:
             raise decide.error
         return state, memory
 
+    def _start(self, asked: Interpreted | LearningRun, state: State, room: Room, seed: int) -> None:
+        clock_s = np.asarray(state.clock)["now_s"]
+        if isinstance(asked, LearningRun):
+            requests = np.asarray(state.requests)
+            asked.begin(self.workload, self.tree, self.fleet, room.snapshot, clock_s, requests, seed)
+        else:
+            asked.start(self.workload, room.snapshot, seed, clock_s)
+
     def _begin(self, seed: int, single_steps: bool) -> tuple[Floats, State]:
         n = len(self.workload)
         rng = np.random.default_rng(seed)
@@ -243,12 +252,15 @@ class Cluster:
         return uniform, state
 
 
-def _deciding(policy: Interpreted, probability: Floats) -> Callable[[int], int]:
-    """Let a policy decide, and take down what it says of probabilities."""
+def _deciding(policy: Interpreted | LearningRun, room: Room) -> Callable[[int], int]:
+    """Let a policy decide, and take down what it says of probabilities and costs."""
+    costs = isinstance(policy, LearningRun)
 
     def decide(i: int) -> int:
         chosen = policy.decide(i)
-        probability[:] = policy.probability
+        room.probability[:] = policy.probability
+        if costs:
+            room.cost[:] = policy.cost  # type: ignore[union-attr]
         return chosen
 
     return decide

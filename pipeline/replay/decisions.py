@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from lodestar.data import schema
 from lodestar.data.log import RequestLog, Workload
 from lodestar.pipeline.replay.log_events import LogEvents, known_ends
+from lodestar.pipeline.replay.parallel import AnyPolicy
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.routing.compiled import no_notice
 from lodestar.pipeline.replay.routing.contract import ENGINE, Fleet, Policy
+from lodestar.pipeline.replay.routing.learning import LearningPolicy
 from lodestar.pipeline.replay.routing.policy_state import PolicyState
 
 __all__ = ["Scored", "score_decisions", "scored_decisions"]
@@ -49,7 +51,7 @@ class Scored:
 
 
 def scored_decisions(
-    policy: Policy | PythonPolicy, log: RequestLog, workload: Workload, snapshot: Mapping[str, Floats], fleet: Fleet
+    policy: AnyPolicy, log: RequestLog, workload: Workload, snapshot: Mapping[str, Floats], fleet: Fleet
 ) -> Floats:
     """Return the probability that a policy would have given every instance of each logged decision, shape (n, m).
 
@@ -59,7 +61,7 @@ def scored_decisions(
 
 
 def score_decisions(
-    policy: Policy | PythonPolicy, log: RequestLog, workload: Workload, snapshot: Mapping[str, Floats], fleet: Fleet
+    policy: AnyPolicy, log: RequestLog, workload: Workload, snapshot: Mapping[str, Floats], fleet: Fleet
 ) -> Scored:
     """Score every logged decision by a policy.
 
@@ -77,7 +79,7 @@ def score_decisions(
     seen[~log.candidate] = np.nan
     if isinstance(policy, PythonPolicy):
         probability, notes = _asked(policy, log, workload, seen, reasons)
-    elif all(reasons):
+    elif isinstance(policy, LearningPolicy) or all(reasons):
         probability, notes = np.full(log.candidate.shape, np.nan), ()
     else:
         probability = _followed(policy, log, workload, np.ascontiguousarray(seen, dtype=np.float64), fleet, reasons)
@@ -85,11 +87,11 @@ def score_decisions(
     return Scored(probability, dict(Counter(reason for reason in reasons if reason)), notes)
 
 
-def _reasons(policy: Policy | PythonPolicy, log: RequestLog, snapshot: Mapping[str, Floats], fleet: Fleet) -> list[str]:
+def _reasons(policy: AnyPolicy, log: RequestLog, snapshot: Mapping[str, Floats], fleet: Fleet) -> list[str]:
     """Say of every row why it cannot be scored, or nothing."""
     decided, shown = log.chosen >= 0, log.candidate.any(axis=1)
     reasons = np.where(decided, np.where(shown, "", _NO_CANDIDATES), _NO_DECISION).astype(object)
-    never = "" if isinstance(policy, PythonPolicy) else _never(policy, log, fleet)
+    never = _never(policy, log, fleet)
     if never:
         reasons[reasons == ""] = never
     for name in policy.fields:
@@ -99,8 +101,12 @@ def _reasons(policy: Policy | PythonPolicy, log: RequestLog, snapshot: Mapping[s
     return found
 
 
-def _never(policy: Policy, log: RequestLog, fleet: Fleet) -> str:
+def _never(policy: AnyPolicy, log: RequestLog, fleet: Fleet) -> str:
     """Say why no decision of this log can be scored, or nothing."""
+    if isinstance(policy, PythonPolicy):
+        return ""
+    if isinstance(policy, LearningPolicy):
+        return "it learns as it routes, which only a replay can follow"
     if policy.predictor == ENGINE:
         return "it looks into the engines, which only a replay can"
     if policy.needs_engines and fleet.engines is None:

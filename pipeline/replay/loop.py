@@ -292,7 +292,7 @@ def run(
         models: its latency models.
         desk: room to predict by them.
         aside: room to look ahead.
-        forced: instance of each request, overriding the policy; empty to let the policy decide.
+        forced: instance of each request, overriding the policy, -1 to let it decide; empty: it decides on all.
         uniform: one number in [0, 1) a request, for the draw; a second try of a request has a number of its own.
         room: what a decision needs.
         recorder: what is to be kept of decisions.
@@ -306,7 +306,7 @@ def run(
         if i < 0:
             return -1
         chosen = -1
-        if len(forced) > 0 and state.instances[forced[i]].candidate:
+        if len(forced) > 0 and forced[i] >= 0 and state.instances[forced[i]].candidate:
             chosen = forced[i]
             _forget(room)
         elif how.asks:

@@ -3,7 +3,7 @@
 A replay is compiled code that holds no lock of the interpreter, so threads run it on all cores and share the workload:
 nothing is copied, no process starts, and a stray library's threads meet no fork. Results come in the order of the
 tasks, and a replay depends on nothing but its task, so they are the same to the byte whatever the number of cores.
-A policy in plain Python holds the lock; its replays run one after the other, beside the compiled ones.
+A policy in plain Python, or one that learns, holds the lock; its replays run one by one, beside the compiled ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Final, Protocol, TypeVar
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.routing.contract import Policy
+from lodestar.pipeline.replay.routing.learning import LearningPolicy
 
 __all__ = ["SERIAL", "AnyPolicy", "Mapper", "Run", "begin", "cores", "mapper", "replay_all", "replay_one"]
 
-AnyPolicy = Policy | PythonPolicy
+AnyPolicy = Policy | PythonPolicy | LearningPolicy
 Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +49,7 @@ class Run:
 
     Attributes:
         cluster: the instances and the workload.
-        policy: compiled, or in plain Python.
+        policy: compiled, in plain Python, or one that learns.
         seed: of its random numbers.
         record: whether to keep what the router saw, or for which requests.
     """
@@ -61,7 +62,7 @@ class Run:
 
 def replay_one(run: Run) -> Outcome:
     """Do one replay; a policy in plain Python begins afresh each time."""
-    policy = run.policy.fresh() if isinstance(run.policy, PythonPolicy) else run.policy
+    policy = run.policy if isinstance(run.policy, Policy) else run.policy.fresh()
     return run.cluster.replay(policy, seed=run.seed, record=run.record)
 
 
@@ -103,8 +104,8 @@ def begin(
         for name, policy in policies.items()
         for seed in seeds
     ]
-    compiled = mapper.map(replay_one, [run for _, run in runs if not isinstance(run.policy, PythonPolicy)])
-    return ((name, replay_one(run) if isinstance(run.policy, PythonPolicy) else next(compiled)) for name, run in runs)
+    compiled = mapper.map(replay_one, [run for _, run in runs if isinstance(run.policy, Policy)])
+    return ((name, next(compiled) if isinstance(run.policy, Policy) else replay_one(run)) for name, run in runs)
 
 
 def replay_all(

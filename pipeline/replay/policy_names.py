@@ -9,18 +9,27 @@ from typing import Any
 from numba.core.errors import NumbaError
 
 from lodestar.data.errors import ConfigError, unknown
+from lodestar.pipeline.replay.parallel import AnyPolicy
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_file import class_in_file, is_python_policy, python_policy
 from lodestar.pipeline.replay.policy_plugins import load_plugin, plugins
 from lodestar.pipeline.replay.policy_settings import Setting, declared, read_settings, split_settings
 from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.routing.contract import MODEL, Models, Policy, check_settings
+from lodestar.pipeline.replay.routing.learning import LearningPolicy
 from lodestar.pipeline.replay.routing.wrapped import WRAPPERS, Wrapped
 
-__all__ = ["find_policy", "make_policy", "wants_models"]
+__all__ = ["find_policy", "known_policies", "make_policy", "wants_models"]
 
 
-def find_policy(text: str, models: Models | None = None) -> Policy | PythonPolicy:
+def known_policies() -> tuple[type[Policy] | type[LearningPolicy], ...]:
+    """Return every policy of ours."""
+    from lodestar.pipeline.online.policies import LEARNING  # they make policies by name themselves
+
+    return (*POLICIES, *LEARNING)
+
+
+def find_policy(text: str, models: Models | None = None) -> AnyPolicy:
     """Make the policy that a text names.
 
     Args:
@@ -47,7 +56,7 @@ def make_policy(name: str, models: Models | None = None) -> Policy:
     'least-request'
     """
     found = find_policy(name, models)
-    if isinstance(found, PythonPolicy):
+    if not isinstance(found, Policy):
         raise ConfigError(f"policy {name} is in plain Python; expected a compiled one. See lodestar policies")
     return found
 
@@ -68,11 +77,13 @@ def wants_models(text: str) -> bool:
     return getattr(found, "predictor", None) == MODEL
 
 
-def _find(name: str, settings: dict[str, str], models: Models | None) -> Policy | PythonPolicy:
+def _find(name: str, settings: dict[str, str], models: Models | None) -> AnyPolicy:
     kind, colon, rest = name.partition(":")
     if colon and kind in WRAPPERS:
         return _wrapped(kind, rest, settings, models)
     file, found = _class_of(name)
+    if issubclass(found, LearningPolicy):
+        return _learning(found, settings)
     if file is None:
         return _compiled(found, settings, models)
     return _made(f"{file.name}:{found.__name__}" if is_python_policy(name) else name, file, found, settings, models)
@@ -82,7 +93,7 @@ def _class_of(name: str) -> tuple[Path | None, Any]:
     """Find the class behind a name, and the file of one that is not ours."""
     if is_python_policy(name):
         return class_in_file(name)
-    ours = {policy.name: policy for policy in POLICIES}
+    ours = {policy.name: policy for policy in known_policies()}
     if name in ours:
         return None, ours[name]
     others = plugins()
@@ -101,6 +112,8 @@ def _wrapped(kind: str, name: str, settings: dict[str, str], models: Models | No
             f"{kind}:{inner.name} wraps a policy in plain Python, which gives no costs; expected a compiled one. "
             "Let its choose return probabilities instead"
         )
+    if isinstance(inner, LearningPolicy):
+        raise ConfigError(f"{kind}:{inner.name} wraps a policy that learns; expected a compiled one. Set exploration")
     read = read_settings(f"{kind}:{name}", own, {wrapper.setting: Setting(wrapper.setting, "float")})
     return Wrapped(inner, kind, read.get(wrapper.setting, wrapper.default))
 
@@ -123,6 +136,17 @@ def _made(
             f"policy {name}: {file} does not compile ({said.strip()}); expected scalars, and loops over the arrays "
             "that it is given. Correct it"
         ) from error
+    return made
+
+
+def _learning(found: type[LearningPolicy], settings: dict[str, str]) -> LearningPolicy:
+    values = read_settings(found.name, settings, declared(found))
+    try:
+        made = found(**values)
+        check_settings(made)
+        made.fresh()
+    except ConfigError as error:
+        raise ConfigError(f"policy {found.name}: {error}") from error
     return made
 
 

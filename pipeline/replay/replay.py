@@ -30,7 +30,6 @@ from lodestar.pipeline.replay.one_step import one_step
 from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper, Run, mapper, replay_all, replay_one
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_names import find_policy, make_policy
-from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.record import Names, record_replay
 from lodestar.pipeline.replay.record_targets import Target, record_targets
 from lodestar.pipeline.replay.routing.contract import NOTHING, Fleet, Models, Policy
@@ -140,7 +139,7 @@ def _fleet(log: RequestLog, engines: Engines) -> Fleet:
 
 
 def _compiled(policies: Mapping[str, AnyPolicy]) -> list[Policy]:
-    return [policy for policy in policies.values() if not isinstance(policy, PythonPolicy)]
+    return [policy for policy in policies.values() if isinstance(policy, Policy)]
 
 
 def _log(workspace: Workspace, dataset: str, arrivals_from: str | None = None) -> RequestLog:

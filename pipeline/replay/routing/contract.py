@@ -209,7 +209,7 @@ def is_setting(field: Field[Any]) -> bool:
     return bool(field.metadata.get("setting", True))
 
 
-def check_settings(policy: Policy) -> None:
+def check_settings(policy: object) -> None:
     """Refuse numbers that no policy can be set to: below 0, or above what a setting says.
 
     Raises:
@@ -221,10 +221,11 @@ def check_settings(policy: Policy) -> None:
         if isinstance(value, int | float) and not 0.0 <= value <= most:
             expected = "0 or more" if most == math.inf else f"0 to {most:g}"
             raise ConfigError(f"{each.name} is {value:g}; expected {expected}. Correct it")
-    policy.pick()
+    if isinstance(policy, Policy):
+        policy.pick()
 
 
-def spaces(policy: type[Policy]) -> dict[str, Space]:
+def spaces(policy: type[object]) -> dict[str, Space]:
     """Return the settings that can be tuned, and where."""
     found: Any = fields(policy)  # type: ignore[arg-type]
     return {each.name: each.metadata["space"] for each in found if "space" in each.metadata}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import optuna
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from lodestar.data.errors import ConfigError
-from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.routing.contract import Policy, Space
 from lodestar.pipeline.replay.tuning.text import named_settings, spaces_of, with_settings
 
@@ -24,6 +24,14 @@ Floats = NDArray[np.float64]
 
 _TRIALS_BEFORE_PRUNING: Final = 5
 _FIGURES: Final = 4  # of a value that is tried: no replay tells more apart, and a text that replays it stays short
+
+
+class Replays(Protocol):
+    """What a policy is tried on: a cluster, or several draws of one, told apart by the seed."""
+
+    def replay(self, policy: Policy, *, seed: int) -> Outcome:
+        """Replay the policy once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Search:
         told: called after each trial; what it raises ends the search.
     """
 
-    cluster: Cluster
+    cluster: Replays
     policy: Policy
     seeds: range
     first: int

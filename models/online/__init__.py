@@ -1,0 +1,1 @@
+"""Learning while routing: rows of finished requests in, models that decide out."""

@@ -1,0 +1,1 @@
+"""The router that learns from its own traffic: the same in the replay and behind HTTP."""
