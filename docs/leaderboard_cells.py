@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from lodestar.data.ingest import ingest
 from lodestar.data.log import RequestLog, Workload
 from lodestar.data.reconstruction.arms import arms_of
@@ -24,8 +22,8 @@ from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.calibration.calibrate import calibrate
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.policy_names import make_policy
-from lodestar.pipeline.replay.view import RouterView
+from lodestar.pipeline.replay.saturation import full_view as view
+from lodestar.pipeline.replay.saturation import saturation_per_s
 
 LOADS: Final = (0.5, 0.75, 0.9)
 #: Peak fp16 of an A30 (165 TFLOPS) over that of a V100 SXM2 (125 TFLOPS), as NVIDIA's data sheets give them.
@@ -93,27 +91,6 @@ def cells(
                 rate_per_s = load * most_per_s
                 at_rate = scale_rate(workload, rate_per_s / own_per_s)
                 yield Cell(workload_name, fleet_name, load, rate_per_s, Cluster.of(engines, at_rate, view(engines)))
-
-
-def view(engines: Sequence[EngineModel]) -> RouterView:
-    """Return what the router sees: metrics at every decision, and an index that holds as much as a cache does."""
-    return RouterView(
-        index_capacity_blocks=engines[0].kv_capacity_tokens, index_per_instance=True, index_skips_uncached=True
-    )
-
-
-def saturation_per_s(fleet: Fleet, workload: Workload) -> float:
-    """Return the requests a second that a fleet serves under least-request with all of them there at the start.
-
-    Groups of equal engines are taken apart and added up: spread evenly over unequal engines, a backlog would measure
-    the slowest.
-    """
-    at_once = replace(workload, arrived_at_s=np.zeros(len(workload)))
-    total = 0.0
-    for group in fleet:
-        outcome = Cluster.of(group, at_once).replay(make_policy("least-request"))
-        total += len(workload) * 1e3 / float(outcome.e2e_ms.max())
-    return total
 
 
 def _log(workspace: Workspace, dataset: str) -> tuple[RequestLog, list[RequestLog]]:

@@ -12,6 +12,7 @@ from leaderboard_runs import NOT_RANKED, REFERENCE
 from numpy.typing import NDArray
 
 from lodestar.pipeline.replay.intervals import expanded_interval
+from lodestar.reports.headline import geometric_mean
 
 __all__ = ["CELL", "VARIANTS", "Standing", "cells_of", "geometric_mean", "interval", "standings"]
 
@@ -78,11 +79,6 @@ def standings(frame: pl.DataFrame) -> list[Standing]:
             )
         )
     return sorted(found, key=lambda standing: standing.score)
-
-
-def geometric_mean(ratios: Floats) -> float:
-    """Return the mean that gives a half and a double the same weight."""
-    return float(np.exp(np.mean(np.log(ratios))))
 
 
 def interval(ratios: Floats, places: Sequence[Place]) -> tuple[float, float]:

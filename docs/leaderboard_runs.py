@@ -16,13 +16,15 @@ from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.fit import fit
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import rows_of
+from lodestar.pipeline.headline.rivals import mark_of
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.intervals import expanded_interval
+from lodestar.pipeline.replay.lower_bound import lower_bound_ms as bound_ms
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
 from lodestar.pipeline.replay.resampling import resampled_means, resamples
-from lodestar.pipeline.replay.routing.contract import ENGINE, MODEL, Models, Policy
+from lodestar.pipeline.replay.routing.contract import Models, Policy
 from lodestar.pipeline.replay.tuning.parts import parts_of
 from lodestar.pipeline.replay.tuning.study import Search, search
 from lodestar.pipeline.replay.tuning.text import policy_text, spaces_of
@@ -73,7 +75,7 @@ def cell_rows(cell: Cell, effort: Effort) -> list[dict[str, Any]]:
     """Return one row a policy and variant of one cell."""
     search_part, report_part, _ = parts_of(cell.cluster, 0.5, WARMUP_RATIO)
     models = trained(search_part)
-    bound_ms = lower_bound_ms(report_part, range(effort.seeds))
+    lower_ms = lower_bound_ms(report_part, range(effort.seeds))
     replayed: list[Replayed] = []
     for kind in POLICIES:
         default = make_policy(kind.name, models)
@@ -85,9 +87,9 @@ def cell_rows(cell: Cell, effort: Effort) -> list[dict[str, Any]]:
             replayed.append(
                 replace(same[0], variant=variant) if same else _replayed(report_part, policy, variant, effort.seeds)
             )
-            if (replayed[-1].ttft_ms < bound_ms - _ROUNDING_MS).any():
+            if (replayed[-1].ttft_ms < lower_ms - _ROUNDING_MS).any():
                 raise DataError(f"{kind.name} answers a request of {cell[:3]} sooner than an idle engine would")
-    ranked = [_mark(each.policy) not in NOT_RANKED for each in replayed]
+    ranked = [mark_of(each.policy) not in NOT_RANKED for each in replayed]
     won = within_noise([each.ttft_ms for each in replayed], ranked, effort.draws)
     return [
         {
@@ -96,14 +98,14 @@ def cell_rows(cell: Cell, effort: Effort) -> list[dict[str, Any]]:
             "load": cell.load,
             "rate_per_s": cell.rate_per_s,
             "policy": each.policy.name,
-            "mark": _mark(each.policy),
+            "mark": mark_of(each.policy),
             "variant": each.variant,
             "settings": policy_text("", each.policy).lstrip(","),
             "ttft_mean_ms": float(each.ttft_ms.mean()),
             "ttft_p99_ms": float(np.quantile(each.ttft_ms, 0.99)),
             "hit_ratio": each.hit_ratio,
             "won": its,
-            "bound_mean_ms": float(bound_ms.mean()),
+            "bound_mean_ms": float(lower_ms.mean()),
         }
         for each, its in zip(replayed, won, strict=True)
     ]
@@ -123,20 +125,8 @@ def trained(cluster: Cluster) -> Models:
 
 
 def lower_bound_ms(cluster: Cluster, seeds: range) -> Floats:
-    """Return TTFTs that no router can beat: each request alone on the best engine, which has cached all before it.
-
-    Returns:
-        One row a seed, of the requests that count; the seed draws each request's noise, as in the replays.
-    """
-    workload = cluster.workload
-    apart = replace(workload, arrived_at_s=1e4 * np.arange(len(workload), dtype=np.float64))
-    room = int(np.sum(workload.prompt_tokens + workload.output_tokens)) + 16 * len(workload)
-    alone = [
-        Cluster.of([replace(engine, kv_capacity_tokens=max(room, engine.kv_capacity_tokens))], apart)
-        for engine in dict.fromkeys(cluster.engines)
-    ]
-    first = window_of(workload).first
-    return np.stack([np.min([one.replay(seed=seed).ttft_ms[first:] for one in alone], axis=0) for seed in seeds])
+    """Return TTFTs that no router can beat, one row a seed, of the requests that count."""
+    return bound_ms(cluster, seeds)[:, window_of(cluster.workload).first :]
 
 
 def within_noise(ttft_ms: list[Floats], ranked: list[bool], draws: int) -> list[bool]:
@@ -159,12 +149,3 @@ def _replayed(cluster: Cluster, policy: Policy, variant: str, seeds: int) -> Rep
     cached = np.mean([outcome.cached_tokens[first:].sum() for outcome in outcomes])
     hit_ratio = float(cached / cluster.workload.prompt_tokens[first:].sum())
     return Replayed(policy, variant, np.stack([outcome.ttft_ms[first:] for outcome in outcomes]), hit_ratio)
-
-
-def _mark(policy: Policy) -> str:
-    """Say what sets a policy apart."""
-    if policy.predictor in (ENGINE, MODEL):
-        return "oracle" if policy.predictor == ENGINE else "learned"
-    if policy.needs_engines:
-        return "engines"
-    return "session" if "session" in policy.name else ""
