@@ -13,16 +13,18 @@ from lodestar.data.errors import ArtifactError
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "read_sealed", "sealed", "verify_files", "write_manifest"]
 
 MANIFEST: Final = "manifest.json"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _BLANK: Final = "0" * 64
 _OWN: Final = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the hashes of the files that are in `directory` now, and of itself."""
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> str:
+    """Write the manifest with the hashes of the files that are in `directory` now, and of itself; return its own."""
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(directory.iterdir())}
     text = json.dumps({**manifest, "sha256": files, "manifest_sha256": _BLANK}, indent=2, allow_nan=False) + "\n"
-    (directory / MANIFEST).write_bytes(_signed(text, _sha256(text.encode())).encode())
+    own = _sha256(text.encode())
+    (directory / MANIFEST).write_bytes(_signed(text, own).encode())
+    return own
 
 
 def read_sealed(directory: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from lodestar.features.definitions import FEATURES, candidate_features
 from lodestar.models.baseline import Baseline
 from lodestar.models.scorer import Scorer, flatten, score, scorer_of
 from lodestar.models.seal import read_sealed, verify_files
+from lodestar.models.shipping.names import file_stem
+from lodestar.models.shipping.opened import open_artifact
 from lodestar.models.slices import EDGES, QUEUES
 from lodestar.models.textmodel import trees_of
 from lodestar.models.uncertainty.conformal import Conformal
@@ -35,7 +37,7 @@ from lodestar.models.uncertainty.conformal import Conformal
 if TYPE_CHECKING:
     from lodestar.models.latency import LatencyModel
 
-__all__ = ["Decider", "Prediction", "TargetScorer", "all_paths"]
+__all__ = ["Decider", "Prediction", "TargetScorer", "all_paths", "quantiles_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -99,9 +101,7 @@ class TargetScorer:
         shape_ms = {_MEAN: mean_ms / self.mean.mean_ratio}
         for name, head in self.heads.items():
             score(features, head, shape_ms.setdefault(name, np.empty(len(features))))
-        stacked_ms = np.stack([shape_ms[name] for name in self.shapes.values()])
-        _correct(features, _COLUMNS, _EDGES, self.offsets, stacked_ms)
-        return stacked_ms.T
+        return _quantiles_ms(features, shape_ms, self.shapes, self.offsets)
 
     def everything_ms(self, features: Floats) -> dict[str, Floats]:
         """Return 'mean' and the name of each quantile → ms, shape (m,)."""
@@ -114,18 +114,27 @@ class Decider:
     """The models of an artifact, ready for one decision after another.
 
     Attributes:
-        targets: 'ttft_ms', 'tpot_ms' and 'e2e_ms', as far as there are models.
+        targets: 'ttft_ms', 'tpot_ms' and 'e2e_ms', as far as there are models; 'ttft_ms@V100' is one for instances of
+            that kind alone.
     """
 
     targets: dict[str, TargetScorer]
 
     @classmethod
-    def load(cls, directory: Path) -> Decider:
-        """Read an artifact after verifying every byte, and score once so that the first request does not wait."""
-        manifest = read_sealed(directory)
-        verify_files(directory, manifest["sha256"])
-        models = {target: entry["model"] for target, entry in manifest["targets"].items()}
-        decider = cls({target: TargetScorer.of(m, _texts(directory, target, m)) for target, m in models.items()})
+    def load(cls, place: str | Path) -> Decider:
+        """Read an artifact after verifying every byte, and score once so that the first request does not wait.
+
+        Args:
+            place: a directory, a ``.tar``, or the URL of either.
+
+        Raises:
+            ArtifactError: it is damaged, or of another version.
+        """
+        with open_artifact(place) as directory:
+            manifest = read_sealed(directory)
+            verify_files(directory, manifest["sha256"])
+            models = {target: entry["model"] for target, entry in manifest["targets"].items()}
+            decider = cls({target: TargetScorer.of(m, _texts(directory, target, m)) for target, m in models.items()})
         return decider.warmed()
 
     @classmethod
@@ -186,8 +195,31 @@ def all_paths(model: LatencyModel, features: Floats) -> dict[str, dict[str, Floa
     return {"LightGBM": trained, "the replay": {_MEAN: replayed_ms}, "serving": served.everything_ms(features)}
 
 
+def quantiles_of(
+    features: Floats, shape_ms: dict[str, Floats], shapes: dict[str, str], conformal: dict[str, Any]
+) -> dict[str, Floats]:
+    """Return quantile → ms, shape (m,), of trees that were scored elsewhere.
+
+    Args:
+        features: shape (m, len(FEATURES)).
+        shape_ms: 'mean' and the name of each head → ``baseline_ms * exp(trees)``, shape (m,).
+        shapes: 'quantile_shapes' of `LatencyModel.to_dict`.
+        conformal: 'conformal' of it.
+    """
+    known = {name: shape if shape in shape_ms else _MEAN for name, shape in shapes.items()}
+    corrected_ms = _quantiles_ms(features, shape_ms, known, Conformal.from_dict(conformal).table())
+    return dict(zip(known, corrected_ms.T, strict=True))
+
+
+def _quantiles_ms(features: Floats, shape_ms: dict[str, Floats], shapes: dict[str, str], offsets: Floats) -> Floats:
+    stacked_ms = np.stack([shape_ms[name] for name in shapes.values()])
+    _correct(features, _COLUMNS, _EDGES, offsets, stacked_ms)
+    return stacked_ms.T
+
+
 def _texts(directory: Path, target: str, values: dict[str, Any]) -> dict[str, str]:
-    names = {"": f"{target}.txt"} | {head: f"{target}.{head}.txt" for head in values["heads"]}
+    stem = file_stem(target)
+    names = {"": f"{stem}.txt"} | {head: f"{stem}.{head}.txt" for head in values["heads"]}
     return {head: (directory / name).read_text(encoding="utf-8") for head, name in names.items()}
 
 

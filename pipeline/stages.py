@@ -10,25 +10,11 @@ from lodestar.data.inspect import inspect_dataset
 from lodestar.data.reasons import Reason
 from lodestar.data.rejects import rejected_rows
 from lodestar.data.workspace import Workspace
-from lodestar.models.artifact import check, ship
 from lodestar.reports.html import write_report
 from lodestar.reports.mlflow_log import log_replay
 from lodestar.reports.result import latest_replay
 
-__all__ = ["check_or_ship", "inspected", "report_latest"]
-
-
-def check_or_ship(
-    workspace: Workspace | None, dataset: str | None, to: Path | None, artifact: Path | None
-) -> dict[str, Any]:
-    """Verify `artifact` if one is given, else ship a dataset's models to a directory."""
-    if artifact is not None:
-        if dataset is not None or to is not None:
-            raise ConfigError("--check verifies an artifact that is there; expected neither DATASET nor --to with it")
-        return check(artifact)
-    if workspace is None or dataset is None or to is None:
-        raise ConfigError("ship needs DATASET and --to DIRECTORY, or --check DIRECTORY. Name them")
-    return ship(workspace, dataset, to).to_dict()
+__all__ = ["inspected", "report_latest"]
 
 
 def report_latest(workspace: Workspace, to: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from lodestar.data.errors import ArtifactError
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.latency import LatencyModel
-from lodestar.models.serving import all_paths
+from lodestar.models.serving import Decider, all_paths
 
-__all__ = ["GOLDEN", "TOLERANCE", "check_golden", "golden_rows", "worst_difference"]
+__all__ = ["GOLDEN", "TOLERANCE", "check_golden", "golden_rows", "read_golden", "worst_difference"]
 
 Floats = NDArray[np.float64]
 Answers = dict[str, Floats]
@@ -38,20 +39,31 @@ def golden_rows(models: dict[str, LatencyModel], ranges: Ranges) -> str:
     return json.dumps({"features": list(FEATURE_NAMES), "rows": inputs, "expected_ms": expected}, indent=1) + "\n"
 
 
-def check_golden(directory: Path, models: dict[str, LatencyModel]) -> int:
-    """Score the golden rows in all ways and return how many there are.
+def read_golden(directory: Path) -> tuple[Floats, dict[str, Answers]]:
+    """Return the golden rows of an artifact, (rows, len(FEATURES)), and model → 'mean' or a quantile → ms.
 
     Raises:
-        ArtifactError: an answer is off, or the rows are of other features.
+        ArtifactError: the rows are of other features.
     """
     golden: dict[str, Any] = json.loads((directory / GOLDEN).read_text(encoding="utf-8"))
     if tuple(golden["features"]) != FEATURE_NAMES:
         raise ArtifactError(f"{directory / GOLDEN}: other features than this version makes. Train and ship it again")
     rows = np.array([[np.nan if x is None else x for x in row] for row in golden["rows"]], dtype=np.float64)
-    for target, model in models.items():
-        expected = {name: np.array(ms) for name, ms in golden["expected_ms"][target].items()}
-        for by, answers in all_paths(model, rows).items():
-            _require_equal(directory / GOLDEN, target, by, answers, expected)
+    expected_ms = golden["expected_ms"].items()
+    return rows, {key: {name: np.array(ms) for name, ms in answers.items()} for key, answers in expected_ms}
+
+
+def check_golden(directory: Path, models: Mapping[str, LatencyModel], decider: Decider) -> int:
+    """Score the golden rows in all ways, and as a router does, and return how many there are.
+
+    Raises:
+        ArtifactError: an answer is off, or the rows are of other features.
+    """
+    rows, expected_ms = read_golden(directory)
+    for key, model in models.items():
+        paths = all_paths(model, rows) | {"the router": decider.targets[key].everything_ms(rows)}
+        for by, answers in paths.items():
+            _require_equal(directory / GOLDEN, key, by, answers, expected_ms[key])
     return len(rows)
 
 

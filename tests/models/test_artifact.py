@@ -11,13 +11,15 @@ import pytest
 from lodestar.data.errors import ArtifactError, ConfigError
 from lodestar.data.workspace import Workspace
 from lodestar.features.definitions import FEATURE_NAMES
-from lodestar.models.artifact import check, load_artifact, ship
+from lodestar.models.artifact import check, load_artifact
 from lodestar.models.candidate import full_fit
 from lodestar.models.dataset import TrainingData
 from lodestar.models.parameters import Parameters
 from lodestar.models.registry.current import Trained, load_current, save_current
 from lodestar.models.rows import Rows
 from lodestar.models.seal import write_manifest
+from lodestar.models.shipping.place import put_in_place, scratch_for
+from lodestar.models.shipping.ship import ship
 from lodestar.models.uncertainty.heads import HEADS
 
 TREES = [f"{target}_ms{head}.txt" for target in ("tpot", "ttft") for head in ("", *(f".{name}" for name in HEADS))]
@@ -37,7 +39,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, make_rows: Callable[..., R
         assert outcome.trained is not None
         trained[target] = outcome.trained
     save_current(workspace, "made", trained)
-    ship(workspace, "made", workspace.home / "artifact")
+    ship(workspace, "made", workspace.home / "artifact", ungated=True)
     return workspace, workspace.home / "artifact"
 
 
@@ -107,34 +109,31 @@ def test_a_model_that_answers_differently_is_refused_though_its_hashes_fit(artif
 def test_shipping_again_replaces_an_artifact_with_the_same_bytes(shipped: tuple[Workspace, Path]) -> None:
     workspace, directory = shipped
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
-    ship(workspace, "made", directory)
+    ship(workspace, "made", directory, ungated=True)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
     assert [path.name for path in directory.parent.iterdir() if "artifact" in path.name] == ["artifact"]
 
 
-def test_an_artifact_that_cannot_be_replaced_stays(
-    shipped: tuple[Workspace, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace, directory = shipped
-    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+def test_an_artifact_that_cannot_be_replaced_stays(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in artifact.iterdir()}
     rename = Path.rename
 
     def fails_on_the_new_one(path: Path, target: Path) -> Path:
-        if target == directory and path.name.startswith(".artifact-") and "old" not in path.parent.name:
+        if target == artifact and path.name.startswith(".artifact-") and "old" not in path.parent.name:
             raise OSError("the disk is gone")
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fails_on_the_new_one)
-    with pytest.raises(OSError, match="the disk is gone"):
-        ship(workspace, "made", directory)
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
-    assert [path.name for path in directory.parent.iterdir() if "artifact" in path.name] == ["artifact"]
+    with scratch_for(artifact) as scratch, pytest.raises(OSError, match="the disk is gone"):
+        put_in_place(scratch, artifact)
+    assert {path.name: path.read_bytes() for path in artifact.iterdir()} == before
+    assert [path.name for path in artifact.parent.iterdir() if "artifact" in path.name] == ["artifact"]
 
 
 def test_a_directory_with_other_files_is_not_overwritten(shipped: tuple[Workspace, Path], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="no artifact"):
-        ship(shipped[0], "made", tmp_path)
+        ship(shipped[0], "made", tmp_path, ungated=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

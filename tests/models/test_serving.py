@@ -18,7 +18,7 @@ from lodestar.data.schema import SNAPSHOT_FIELDS
 from lodestar.features.definitions import FEATURE_NAMES, FEATURES, candidate_features
 from lodestar.models.baseline import fit_baseline
 from lodestar.models.latency import LatencyModel
-from lodestar.models.seal import write_manifest
+from lodestar.models.seal import SCHEMA_VERSION, write_manifest
 from lodestar.models.serving import Decider, TargetScorer, all_paths
 from lodestar.models.slices import SLICES
 from lodestar.models.uncertainty.conformal import QUANTILES, Conformal
@@ -63,7 +63,7 @@ MODELS = {
 }
 
 
-def write_artifact(directory: Path, models: dict[str, LatencyModel], version: int = 2) -> Path:
+def write_artifact(directory: Path, models: dict[str, LatencyModel], version: int = SCHEMA_VERSION) -> Path:
     """The part of an artifact that serving reads."""
     directory.mkdir()
     for target, model in models.items():
@@ -149,8 +149,8 @@ def test_what_a_decision_cannot_be_made_of_is_named(tmp_path: Path) -> None:
         decider.predict(10, snapshot[:, :4])
     with pytest.raises(ConfigError, match="'tpot_ms'"):
         decider.predict(10, snapshot, ["tpot_ms"])
-    with pytest.raises(ArtifactError, match="schema version 1; expected 2"):
-        Decider.load(write_artifact(tmp_path / "old", {"ttft_ms": no_heads}, version=1))
+    with pytest.raises(ArtifactError, match="schema version 2; expected 3"):
+        Decider.load(write_artifact(tmp_path / "old", {"ttft_ms": no_heads}, version=2))
     changed = write_artifact(tmp_path / "changed", {"ttft_ms": no_heads})
     with (changed / "ttft_ms.txt").open("a") as file:
         file.write(" ")

@@ -14,7 +14,6 @@ from lodestar.data.errors import ConfigError
 from lodestar.data.ingest import ingest
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
-from lodestar.models.artifact import ship
 from lodestar.models.dataset import load_training_data
 from lodestar.models.engine import EngineModel
 from lodestar.models.evaluation.evaluation import Settings, evaluate_model
@@ -22,6 +21,7 @@ from lodestar.models.fit import fit
 from lodestar.models.parameters import Parameters
 from lodestar.models.registry.current import Trained, save_version
 from lodestar.models.registry.record import record_of
+from lodestar.models.shipping.ship import ship
 from lodestar.pipeline.evaluate_cli import evaluate
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policy_names import make_policy
@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ingest(workspace, [folder / f"{name}.jsonl"], name)
     save(workspace, Parameters(rounds=40, min_data_in_leaf=10), ["ttft_ms"])
     save(workspace, Parameters(rounds=1, features=("decode_tokens",)), [])
-    ship(workspace, "made", workspace.home / "artifact")
+    ship(workspace, "made", workspace.home / "artifact", ungated=True)
     return workspace
 
 
