@@ -12,10 +12,13 @@ import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
 from lodestar.pipeline.evaluate_cli import evaluate
+from lodestar.pipeline.headline_cli import headline
 from lodestar.pipeline.models_cli import models_app
 from lodestar.pipeline.policies_cli import policies_app
 from lodestar.pipeline.predictors_cli import train, tune
 from lodestar.pipeline.replay_cli import calibrate, replay
+from lodestar.pipeline.serve_cli import serve
+from lodestar.pipeline.ship_cli import ship
 from lodestar.pipeline.traces_cli import traces_app
 from lodestar.pipeline.workload_cli import simulate, workload_app
 
@@ -129,6 +132,7 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(replay)
+app.command()(headline)
 
 
 @app.command()
@@ -149,26 +153,8 @@ def report(
     emit(as_json, written, lambda: Text(f"report {written['report']}\nMLflow run {written['run_id']}", overflow="fold"))
 
 
-@app.command()
-def ship(
-    dataset: Annotated[str | None, typer.Argument(help="Dataset whose models to ship.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Directory to write the artifact to.")] = None,
-    check: Annotated[
-        Path | None, typer.Option("--check", help="Verify an artifact instead: hashes and golden rows.")
-    ] = None,
-    home: Home = None,
-    as_json: Json = False,
-    seed: Seed = 0,
-) -> None:
-    """Write the artifact that a router loads, or verify one."""
-    from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.stages import check_or_ship
-    from lodestar.reports.tables import sentences
-
-    with progress_bar("check" if check else "ship"):
-        done = check_or_ship(Workspace.open(home) if check is None else None, dataset, to, check)
-    title = "Artifact verified" if check else "Artifact shipped and verified"
-    emit(as_json, done, lambda: sentences(title, {name: str(value) for name, value in done.items()}))
+app.command()(ship)
+app.command()(serve)
 
 
 @app.command()

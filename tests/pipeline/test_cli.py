@@ -80,7 +80,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["replay", "nothing", "--policy", "random"], "dataset 'nothing' is not known"),
         (["train", "nothing"], "dataset 'nothing' is not known"),
         (["report"], "lodestar replay"),
-        (["ship"], "ship needs DATASET and --to DIRECTORY"),
+        (["ship"], "ship needs DATASET and --to PLACE"),
         (["ship", "nothing", "--to", "artifact"], "Run: lodestar train nothing"),
         (["ship", "--check", "nowhere"], "nowhere"),
         (["ingest", "missing.csv", "--dataset", "d"], "missing.csv"),
