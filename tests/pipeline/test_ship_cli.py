@@ -99,8 +99,11 @@ def test_what_is_no_artifact_is_refused(run: Callable[..., str], tmp_path: Path)
 
 
 def test_an_artifact_carries_every_setting_of_its_policy() -> None:
+    """Models of a log were trained on what its gateway counted, and decide by it unless told otherwise."""
     found = policy_of("lodestar-online,exploration=0.02")
-    assert found == {"name": "lodestar-online", "settings": OnlineSettings(exploration=0.02).to_dict()}
+    expected = OnlineSettings(exploration=0.02, count_uncached=False)
+    assert found == {"name": "lodestar-online", "settings": expected.to_dict()}
+    assert policy_of("lodestar-online,count_uncached=true")["settings"] == OnlineSettings().to_dict()
 
 
 def test_an_init_container_imports_no_tracking_search_or_database(artifact: Path) -> None:
