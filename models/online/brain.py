@@ -15,7 +15,7 @@ from lodestar.data.schema import PREFILL_TOKENS, PROMPT_TOKENS, TPOT_MS, TTFT_MS
 from lodestar.features.definitions import FEATURE_NAMES, FEATURES, candidate_features
 from lodestar.models.online.finished import Finished
 from lodestar.models.serving import Decider, TargetScorer
-from lodestar.models.shipping.names import kind_of, model_key, target_of
+from lodestar.models.shipping.names import model_key, target_of
 
 if TYPE_CHECKING:
     from lodestar.models.latency import LatencyModel
@@ -103,10 +103,7 @@ class Brain:
     @classmethod
     def of_models(cls, models: Mapping[str, LatencyModel], rows: Finished, trained_at_s: float, version: str) -> Brain:
         """Return the brain of models that this process has just trained on these rows."""
-        known = ~np.isnan(rows.features).all(axis=0)
-        low, high = np.full(len(FEATURES), np.nan), np.full(len(FEATURES), np.nan)
-        low[known], high[known] = np.nanmin(rows.features[:, known], axis=0), np.nanmax(rows.features[:, known], axis=0)
-        brain = cls(Decider.of(dict(models)), low, high, len(rows), trained_at_s, version)
+        brain = cls(Decider.of(dict(models)), *rows.ranges(), len(rows), trained_at_s, version)
         predicted_ms = brain.predict_features(rows.features, rows.kind.tolist()).ttft_ms
         with np.errstate(invalid="ignore"):
             error = np.log(rows.ttft_ms / predicted_ms)[~rows.censored & (rows.ttft_ms > 0)]
@@ -115,11 +112,6 @@ class Brain:
     @cached_property
     def _token_ms(self) -> dict[str, float]:
         return {key: _token_ms(scorer) for key, scorer in self.decider.targets.items() if target_of(key) == TTFT_MS}
-
-    @cached_property
-    def kinds(self) -> tuple[str, ...]:
-        """Return the kinds of instances that have a TTFT model of their own."""
-        return tuple(kind_of(key) for key in self.decider.targets if target_of(key) == TTFT_MS and kind_of(key))
 
     def predict(self, prompt_tokens: float, snapshot: Floats, kinds: Sequence[str]) -> Predicted:
         """Predict one request on every candidate.

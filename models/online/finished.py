@@ -68,6 +68,13 @@ class Finished:
         columns: dict[str, Any] = {each.name: getattr(self, each.name)[which] for each in fields(self)}
         return Finished(**columns)
 
+    def ranges(self) -> tuple[Floats, Floats]:
+        """Return the least and the greatest value of each feature, shape (len(FEATURES),) each; NaN: never known."""
+        low, high = np.full((2, self.features.shape[1]), np.nan)
+        known = ~np.isnan(self.features).all(axis=0)
+        low[known], high[known] = np.nanmin(self.features[:, known], axis=0), np.nanmax(self.features[:, known], axis=0)
+        return low, high
+
     def last(self, count: int) -> Finished:
         """Return the newest `count` rows, or all where there are fewer."""
         return self.only(slice(max(len(self) - count, 0), None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.schema import TPOT_MS, TTFT_MS
-from lodestar.models.fit import MIN_ROWS, extend, fit
+from lodestar.models.fit import MIN_ROWS, fit
 from lodestar.models.latency import LatencyModel
 from lodestar.models.network.replay_buffer import k_center
 from lodestar.models.online.finished import Finished
 from lodestar.models.online.learner_settings import LearnerSettings
-from lodestar.models.parameters import MAX_TREES, Parameters
+from lodestar.models.parameters import Parameters
 from lodestar.models.rows import Rows
 from lodestar.models.shipping.names import model_key
 from lodestar.models.uncertainty.drift import Adwin
@@ -26,8 +25,6 @@ Floats = NDArray[np.float64]
 
 #: A kind whose requests do not finish delays the first model to this many times the requests it would take.
 _PATIENCE: Final = 10
-#: Refits that extend the trees stop here, and one from the pools begins anew.
-_MOST_EXTENDED: Final = MAX_TREES
 
 
 @dataclass(slots=True)
@@ -126,24 +123,22 @@ def train_models(
     rows: Finished,
     parameters: Parameters | None = None,
     seed: int = 0,
-    earlier: Mapping[str, LatencyModel] | None = None,
     targets: tuple[str, ...] = (TTFT_MS, TPOT_MS),
     heads: bool = False,
 ) -> dict[str, LatencyModel]:
     """Fit a model of each target for all instances, and one for each kind that has rows enough.
 
     Args:
-        rows: to learn from; with `earlier`, the new ones alone.
+        rows: to learn from.
         parameters: of the trees.
         seed: of their samples.
-        earlier: models that get trees on top, as long as they have room; the others are fitted anew.
         targets: of these, the ones that have rows.
         heads: whether quantiles get trees of their own.
 
     Returns:
         Models by `model_key(target, kind)`; none of a target with fewer than 50 rows.
     """
-    parameters, earlier = parameters or Parameters(), earlier or {}
+    parameters = parameters or Parameters()
     kinds = sorted(set(rows.kind.tolist()) - {""})
     models: dict[str, LatencyModel] = {}
     for target in targets:
@@ -151,12 +146,7 @@ def train_models(
             its = rows_for(rows.only(rows.kind == kind) if kind else rows, target)
             if int((~its.censored).sum()) < MIN_ROWS:
                 continue
-            key = model_key(target, kind)
-            old = earlier.get(key)
-            if old is not None and old.trees + parameters.update_rounds <= _MOST_EXTENDED:
-                models[key] = extend(old, its, parameters, seed)
-            else:
-                models[key] = fit(its, target, parameters, seed, heads=heads)[0]
+            models[model_key(target, kind)] = fit(its, target, parameters, seed, heads=heads)[0]
     return models
 
 

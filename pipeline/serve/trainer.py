@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
 
-import numpy as np
-
 from lodestar.data.schema import TTFT_MS
 from lodestar.models.latency import LatencyModel
 from lodestar.models.online.finished import Finished
@@ -94,12 +92,7 @@ class Trainer:
 
 def write(to: Path, rows: Finished, models: Mapping[str, LatencyModel], policy: Mapping[str, Any]) -> None:
     """Write the models of these rows as an artifact, whole or not at all."""
-    width = rows.features.shape[1]
-    known = ~np.isnan(rows.features).all(axis=0)
-    low, high = np.full(width, np.nan), np.full(width, np.nan)
-    low[known] = np.nanmin(rows.features[:, known], axis=0)
-    high[known] = np.nanmax(rows.features[:, known], axis=0)
-    record = {"feature_ranges": ranges_of(low, high), "rows": len(rows)}
+    record = {"feature_ranges": ranges_of(*rows.ranges()), "rows": len(rows)}
     made = to.with_name(f"{to.name}.part")
     made.mkdir(parents=True)
     newest_s = float(rows.finished_at_s.max())
