@@ -43,6 +43,7 @@ def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "rows": len(log),
         "policy": log.policy,
+        "policies": _policies(log),
         "sources": stored["sources"],
         "time": _time(workload, stored["clock"], stored["origin_s"]),
         "rates": rates(workload) if workload else [],
@@ -63,6 +64,11 @@ def inspect_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         },
         "allows": allowed_uses(log, workload, no_workload, propensity, note),
     }
+
+
+def _policies(log: RequestLog) -> dict[str, int]:
+    """Count the decisions of each logging policy, where there are several."""
+    return {} if log.logger is None else {name: int(np.sum(log.logger == k)) for k, name in enumerate(log.loggers)}
 
 
 def _workload(log: RequestLog, arms: list[RequestLog]) -> tuple[Workload | None, str | None]:

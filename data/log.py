@@ -123,6 +123,8 @@ class RequestLog:
         cut_off: of requests that were cancelled or timed out: latency → milliseconds until then, shape (n,), NaN
             for all others. E2E says when; TTFT and TPOT are there if a first token had come. Empty where none was.
         found: what was added to the log from elsewhere, and how.
+        loggers: names of the logging policies where the decisions name more than one, in the order of their names.
+        logger: which of them made the decision, shape (n,), -1 where none is logged; None where there is one at most.
     """
 
     dataset: str
@@ -147,6 +149,8 @@ class RequestLog:
     session: Ints | None = None
     cut_off: dict[str, Floats] = field(default_factory=dict)
     found: tuple[Inferred, ...] = ()
+    loggers: tuple[str, ...] = ()
+    logger: Ints | None = None
 
     def __len__(self) -> int:
         """Return the number of requests."""

@@ -58,11 +58,19 @@ def decision_records(
         pl.struct(*request, *([s.BLOCK_IDS] if log.block_tokens is not None else [])).alias("request"),
         pl.lit(log.block_tokens, dtype=pl.Int64).alias("block_tokens"),
         *said,
-        pl.when(pl.col("chosen").is_not_null()).then(pl.lit(log.policy, dtype=pl.String)).alias(s.POLICY),
+        pl.when(pl.col("chosen").is_not_null()).then(_policy(log)).alias(s.POLICY),
         "candidates",
         "chosen",
         pl.when(pl.col(s.STATUS).is_not_null()).then(pl.struct(*outcome)).alias("outcome"),
     )
+
+
+def _policy(log: RequestLog) -> pl.Expr:
+    """Return who decided each request."""
+    if log.logger is None:
+        return pl.lit(log.policy, dtype=pl.String)
+    names = [log.loggers[number] if number >= 0 else None for number in log.logger]
+    return pl.lit(pl.Series(names, dtype=pl.String))
 
 
 def _columns(log: RequestLog) -> dict[str, object]:

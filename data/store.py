@@ -93,6 +93,7 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str, only: Ints | None = N
     present = np.zeros((n, len(names)), dtype=np.bool_)
     present[cell] = True
     block_ids, block_offsets = _blocks(con, dataset, own, row_of, n)
+    loggers, logger = _loggers(requests)
     (block_tokens,) = con.execute("SELECT block_tokens FROM datasets WHERE dataset = ?", [dataset]).fetchall()[0]
     return RequestLog(
         dataset=dataset,
@@ -116,6 +117,8 @@ def load_log(con: duckdb.DuckDBPyConnection, dataset: str, only: Ints | None = N
         phases=_phases(requests),
         session=session_numbers(requests[s.SESSION_ID]),
         cut_off=_cut_off(requests),
+        loggers=loggers,
+        logger=logger,
     )
 
 
@@ -230,6 +233,16 @@ def _cut_off(requests: pl.DataFrame) -> dict[str, Floats]:
 def _one_policy(requests: pl.DataFrame) -> str | None:
     names = requests.filter(pl.col(s.INSTANCE_INDEX).is_not_null())[s.POLICY].unique().to_list()
     return names[0] if len(names) == 1 else None
+
+
+def _loggers(requests: pl.DataFrame) -> tuple[tuple[str, ...], Ints | None]:
+    """Name the logging policies, and say which decided each request, where there is more than one."""
+    named = requests.select(pl.when(pl.col(s.INSTANCE_INDEX).is_not_null()).then(s.POLICY))[s.POLICY]
+    names = named.drop_nulls().unique().sort().to_list()
+    if len(names) < 2:
+        return (), None
+    number = named.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int64)
+    return tuple(names), number.to_numpy().astype(np.int64)
 
 
 class _Places:

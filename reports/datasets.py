@@ -95,7 +95,7 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     time = summary["time"]
     text = Text().append("Dataset ").append(summary["dataset"], style="bold")
     text.append(f": {number(summary['rows'])} requests to {len(summary['instances'])} instances")
-    text.append(f", logged under {summary['policy']}\n" if summary["policy"] else ", logging policy not known\n")
+    text.append(f", logged under {_logged_under(summary)}\n")
     if time["span_s"] is not None:
         text.append(f"{number(time['span_s'], 1)} s of arrivals, {number(time['rate_per_s'], 2)} requests/s")
         text.append(f", from {time['origin']}\n" if time["origin"] else "\n")
@@ -106,6 +106,11 @@ def _heading(summary: Mapping[str, Any]) -> Text:
             f"{percent(sharing['requests_ratio'])} % of requests have one\n"
         )
     return text
+
+
+def _logged_under(summary: Mapping[str, Any]) -> str:
+    several = [f"{name} ({number(count)})" for name, count in summary.get("policies", {}).items()]
+    return " and ".join(several) or summary["policy"] or "a policy that is not known"
 
 
 def _sources(summary: Mapping[str, Any]) -> Grid:

@@ -25,6 +25,8 @@ _OF_THE_LOG: Final = (
     "dataset",
     "instances",
     "policy",
+    "loggers",
+    "logger",
     "block_ids",
     "block_offsets",
     "block_tokens",
@@ -120,6 +122,8 @@ def _reordered(log: RequestLog, order: Ints) -> RequestLog:
         rows |= {"block_ids": log.block_ids[np.repeat(start, count) + within], "block_offsets": offsets}
     if log.session is not None:
         rows["session"] = numbered_sessions(log.session[order])
+    if log.logger is not None:
+        rows["logger"] = log.logger[order]
     return replace(log, **rows)  # type: ignore[arg-type]
 
 

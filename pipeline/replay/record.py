@@ -31,7 +31,7 @@ _STATUS: Final = {0: "ok", CANCELLED: "cancelled", LOST: "error"}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What requests and instances are called in the records.
+    """What requests, instances and the policy are called in the records.
 
     A request keeps its name with a prefix: a recording is not one more measurement of the traffic that it replays, and
     must not be taken for one.
@@ -39,18 +39,21 @@ class Names:
     Attributes:
         requests: one for each request, all different; None: their place in the workload.
         instances: one for each instance; None: instance-00, instance-01, …
+        policy: with its settings, so that it can be asked again; None: its name alone.
     """
 
     requests: Sequence[str] | None = None
     instances: Sequence[str] | None = None
+    policy: str | None = None
 
     @classmethod
-    def of(cls, log: RequestLog, instances: int) -> Names:
+    def of(cls, log: RequestLog, instances: int, policy: str | None = None) -> Names:
         """Take a log's own names where they fit."""
         distinct = len(set(log.request_id)) == len(log)
         return cls(
             [f"replayed-{name}" for name in log.request_id] if distinct else None,
             log.instances if len(log.instances) == instances else None,
+            policy,
         )
 
 
@@ -113,7 +116,7 @@ def recorded_log(
         output_tokens=workload.output_tokens[part],
         chosen=chosen,
         propensity=propensity,
-        policy=policy.name,
+        policy=names.policy or policy.name,
         candidate=candidate,
         snapshot={name: np.ascontiguousarray(seen[:, :, k]) for k, name in enumerate(schema.SNAPSHOT_FIELDS)},
         probability=probability,

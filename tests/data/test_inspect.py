@@ -20,9 +20,9 @@ from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.candidate import TRAINING_SHARE
 from lodestar.models.fit import MIN_ROWS
-from lodestar.pipeline.replay import one_step
 from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS
 from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE as CALIBRATION_SHARE
+from lodestar.pipeline.replay.estimates.logged_inputs import FEWEST_REQUESTS as FEWEST_ESTIMATED
 
 Ingested = tuple[Workspace, dict[str, IngestReport]]
 
@@ -96,7 +96,7 @@ def summary_of(log: RequestLog, workspace: Workspace, tmp_path: Path) -> dict[st
 def test_the_limits_are_those_of_the_commands() -> None:
     assert uses.FITTED_SHARE == TRAINING_SHARE == CALIBRATION_SHARE
     assert uses.FEWEST_FITTED == MIN_ROWS == FEWEST_REQUESTS
-    assert uses.FEWEST_ONE_STEP == one_step._FEWEST_REQUESTS
+    assert uses.FEWEST_ONE_STEP == FEWEST_ESTIMATED
 
 
 def quick(log: RequestLog) -> RequestLog:

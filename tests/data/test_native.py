@@ -56,6 +56,16 @@ def test_a_written_log_reads_back_equal(
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_who_decided_each_request_reads_back(
+    suffix: str, made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    log = made_log()
+    logger = np.where(log.chosen < 0, -1, np.arange(len(log)) % 2)
+    mixed = dataclasses.replace(log, policy=None, loggers=("jsq", "random"), logger=logger)
+    assert_same(mixed, round_trip(mixed, tmp_path / f"log{suffix}", workspace))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_real_log_reads_back_equal(
     suffix: str, real_log: Callable[[str], RequestLog], workspace: Workspace, tmp_path: Path
 ) -> None:
