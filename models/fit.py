@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lodestar.data.errors import DataError
 from lodestar.models.baseline import fit_baseline
 from lodestar.models.labels import labelled, right_in_the_mean, seen_by
-from lodestar.models.latency import LatencyModel
+from lodestar.models.latency import LatencyModel, require_inputs
 from lodestar.models.parameters import Parameters
 from lodestar.models.robust import mean_ratio
 from lodestar.models.rows import Rows
@@ -70,6 +70,7 @@ def extend(model: LatencyModel, rows: Rows, parameters: Parameters, seed: int) -
     offers no split a gain, so LightGBM would stop at once; the mean ratio takes it up. The heads stay: their conformal
     correction follows the change.
     """
+    require_inputs(model.booster, parameters.features)
     require_rows(rows, model.target)
     labels = seen_by(model, rows, seed)
     level = right_in_the_mean(model, rows.features, labels).mean_ratio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from lodestar.models.uncertainty.heads import HEAD_OF, quantile_log_ratios
 if TYPE_CHECKING:
     import lightgbm as lgb
 
-__all__ = ["QUANTILES", "TARGETS", "LatencyModel"]
+__all__ = ["QUANTILES", "TARGETS", "LatencyModel", "require_inputs"]
 
 Floats = NDArray[np.float64]
 
@@ -109,14 +110,19 @@ class LatencyModel:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], texts: dict[str, str]) -> LatencyModel:
-        """Put together what `to_dict` and `texts` returned."""
+        """Put together what `to_dict` and `texts` returned.
+
+        Raises:
+            ArtifactError: trees cannot be read, or were grown on other inputs than the JSON names, or in another order.
+        """
+        features = tuple(values["features"])
         return cls(
             target=values["target"],
-            features=tuple(values["features"]),
+            features=features,
             baseline=Baseline.from_dict(values["baseline"]),
-            booster=_booster(texts[""]),
+            booster=_booster(texts[""], features),
             mean_ratio=values["mean_ratio"],
-            heads={name: _booster(texts[name]) for name in values["heads"]},
+            heads={name: _booster(texts[name], features) for name in values["heads"]},
             conformal=Conformal.from_dict(values["conformal"]),
         )
 
@@ -155,12 +161,29 @@ def _text(booster: lgb.Booster) -> str:
     return text
 
 
-def _booster(text: str) -> lgb.Booster:
+def _booster(text: str, features: tuple[str, ...]) -> lgb.Booster:
     import lightgbm as lgb  # half a second, which a replay without a model need not wait for
 
     try:
-        return lgb.Booster(model_str=text)
+        booster = lgb.Booster(model_str=text)
     except lgb.basic.LightGBMError as error:
         raise ArtifactError(
             f"the model text cannot be read ({error}); expected LightGBM's format. Ship it again"
         ) from error
+    require_inputs(booster, features)
+    return booster
+
+
+def require_inputs(booster: lgb.Booster, features: tuple[str, ...]) -> None:
+    """Refuse trees grown on other inputs, or on the same in another order: LightGBM goes by position and says nothing.
+
+    Trees of an older leaf refit have LightGBM's own names, which tell no more than how many inputs there are.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    for place, (theirs, ours) in enumerate(zip_longest(booster.feature_name(), features)):
+        if theirs != ours and (ours is None or theirs != f"Column_{place}"):
+            raise ArtifactError(
+                f"the trees were grown on {theirs!r} as input {place}; expected {ours!r}. Train the model again"
+            )

@@ -14,7 +14,7 @@ import numpy as np
 from lodestar.data.errors import ConfigError
 from lodestar.models.fit import require_rows
 from lodestar.models.labels import labelled, right_in_the_mean, seen_by
-from lodestar.models.latency import LatencyModel
+from lodestar.models.latency import LatencyModel, require_inputs
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import Rows
 
@@ -36,6 +36,7 @@ def refit_leaves(model: LatencyModel, rows: Rows, parameters: Parameters, seed: 
         raise ConfigError(
             f"objective {objective!r} cannot be refitted by its leaves; expected l2. Use --strategy window"
         )
+    require_inputs(model.booster, parameters.features)
     require_rows(rows, model.target)
     labels = seen_by(model, rows, seed)
     level = right_in_the_mean(model, rows.features, labels).mean_ratio
@@ -45,6 +46,7 @@ def refit_leaves(model: LatencyModel, rows: Rows, parameters: Parameters, seed: 
         np.asarray(data.label),
         decay_rate=DECAY,
         weight=data.weight,
+        feature_name=list(parameters.features),  # or LightGBM forgets the names
         num_threads=1,
     )
     return right_in_the_mean(replace(model, booster=booster), rows.features, labels)
