@@ -1,0 +1,33 @@
+"""One-step estimators, one file each, by obp's names. What they claim is one-step on logged states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lodestar.pipeline.estimation.estimators.dm import dm
+from lodestar.pipeline.estimation.estimators.dr import dr
+from lodestar.pipeline.estimation.estimators.dr_os import dr_os
+from lodestar.pipeline.estimation.estimators.ipw import ipw
+from lodestar.pipeline.estimation.estimators.mipw import mipw
+from lodestar.pipeline.estimation.estimators.mrdr import mrdr
+from lodestar.pipeline.estimation.estimators.sg_dr import sg_dr
+from lodestar.pipeline.estimation.estimators.sg_ipw import sg_ipw
+from lodestar.pipeline.estimation.estimators.sndr import sndr
+from lodestar.pipeline.estimation.estimators.snipw import snipw
+from lodestar.pipeline.estimation.estimators.switch_dr import switch_dr
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued
+
+__all__ = ["Estimator", "estimators"]
+
+#: Raises DataError, which names the next step, where the input lacks what it needs.
+Estimator = Callable[[OneStepInput], Valued]
+
+
+def estimators() -> dict[str, Estimator]:
+    """Return every one-step estimator by its name; hyper-parameters are chosen by SLOPE.
+
+    >>> list(estimators())
+    ['dm', 'ipw', 'snipw', 'dr', 'sndr', 'switch-dr', 'dr-os', 'sg-ipw', 'sg-dr', 'mrdr', 'mipw']
+    """
+    every = (dm, ipw, snipw, dr, sndr, switch_dr, dr_os, sg_ipw, sg_dr, mrdr, mipw)
+    return {estimator.__name__.replace("_", "-"): estimator for estimator in every}
