@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lodestar.data.errors import ConfigError, DataError
+from lodestar.pipeline.estimation.blocks import block_se
+from lodestar.pipeline.estimation.intervals.simultaneous import compared, holm
+from lodestar.pipeline.estimation.one_step import Valued
+
+Floats = NDArray[np.float64]
+
+BLOCK = 40  # decisions that share their noise
+
+
+def policies(random: np.random.Generator, means: list[float], n: int = 1000) -> dict[str, Valued]:
+    """Values that share most of their noise, as policies on one log do, in blocks of decisions."""
+    shared = np.repeat(random.normal(0, 5, n // BLOCK), BLOCK)
+    found = {}
+    for k, mean in enumerate(means):
+        rows = mean + shared + np.repeat(random.normal(0, 1, n // BLOCK), BLOCK) + random.normal(0, 1, n)
+        found[f"p{k}"] = Valued(float(rows.mean()), rows)
+    return found
+
+
+def test_differences_hold_together() -> None:
+    random, held, one_by_one = np.random.default_rng(3), 0, 0
+    for seed in range(200):
+        rows = compared(policies(random, [10.0, 10.0, 11.0, 9.0, 10.5]), "p0", BLOCK, draws=300, seed=seed)
+        truths = [0.0, 0.0, 1.0, -1.0, 0.5]
+        held += all(row.lower <= truth <= row.upper for row, truth in zip(rows, truths, strict=True))
+        one_by_one += all(abs(row.difference - t) <= 2.06 * row.se for row, t in zip(rows, truths, strict=True))
+    assert 0.91 * 200 <= held <= 0.99 * 200
+    assert one_by_one < 0.91 * 200
+
+
+def test_what_policies_share_cancels() -> None:
+    values = policies(np.random.default_rng(1), [10.0, 12.0])
+    row = compared(values, "p0", BLOCK)[1]
+    alone = block_se(values["p1"].influence, BLOCK)
+    assert row.se == pytest.approx(block_se(values["p1"].influence - values["p0"].influence, BLOCK))
+    assert row.se < 0.5 * alone
+    assert row.upper - row.lower < alone * 4
+
+
+def test_the_best_comes_first_and_the_baseline_is_no_different_from_itself() -> None:
+    rows = {row.policy: row for row in compared(policies(np.random.default_rng(2), [10.0, 14.0, 6.0]), "p0")}
+    assert list(rows) == ["p0", "p1", "p2"]
+    assert rows["p2"].ranks[0] > 0.99
+    assert rows["p1"].ranks[2] > 0.99
+    base = rows["p0"]
+    assert (base.difference, base.lower, base.upper, base.p_holm) == (0.0, 0.0, 0.0, None)
+    assert rows["p1"].p_holm is not None
+    assert rows["p1"].p_holm < 1e-6
+    assert base.estimand == "value over traffic like the logged one, less that of p0"
+    assert compared(policies(np.random.default_rng(2), [1.0, 2.0]), "p1", block=1)[0].estimand.startswith("value along")
+
+
+def test_holm_by_hand() -> None:
+    assert holm(np.array([0.005, 0.5, 0.02, 0.03])) == pytest.approx([0.02, 0.5, 0.06, 0.06])
+    assert holm(np.array([0.9, 0.8])) == [1.0, 1.0]
+
+
+def test_holm_errs_no_more_often_than_it_says() -> None:
+    random, wrong = np.random.default_rng(7), 0
+    for seed in range(200):
+        rows = compared(policies(random, [10.0] * 5), "p0", BLOCK, draws=50, seed=seed)
+        wrong += any(row.p_holm is not None and row.p_holm < 0.05 for row in rows)
+    assert wrong <= 0.09 * 200
+
+
+def test_two_policies_that_are_one_do_not_differ() -> None:
+    values = policies(np.random.default_rng(1), [10.0])
+    row = compared({"a": values["p0"], "b": values["p0"]}, "a")[1]
+    assert (row.difference, row.lower, row.upper, row.p_holm, row.ranks) == (0.0, 0.0, 0.0, 1.0, (0.5, 0.5))
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    values = policies(np.random.default_rng(1), [10.0, 12.0])
+    with pytest.raises(ConfigError, match="baseline p7"):
+        compared(values, "p7")
+    with pytest.raises(DataError, match=r"\[10, 1000\] decisions"):
+        compared({**values, "short": Valued(1.0, np.ones(10))}, "p0")
