@@ -1,0 +1,1 @@
+"""What goes beyond one step: what later requests pay for a decision, tests of two arms, a simulator corrected."""
