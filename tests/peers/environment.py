@@ -1,4 +1,4 @@
-"""Real routers to compare with: each in its own virtual environment, made once and kept in a cache folder."""
+"""Real routers and libraries to compare with: each in an environment of its own, made once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ __all__ = ["peer_python"]
 
 INSTALL_LIMIT_S = 300
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+#: What pip is told besides, of peers that publish no wheel, or declare no Python that they in truth run on.
+SOURCE_ONLY = {
+    "obp": ["--no-binary=obp", "--ignore-requires-python"],  # declared below 3.11
+    "vw-estimators": ["--no-binary=vw-estimators"],
+}
 
 
 def peer_python(extra: str) -> Path:
@@ -53,7 +58,8 @@ def _prepared(folder: Path, requirements: list[str]) -> Path:
         # The list is written last, so an install that was cut short is made anew.
         if not made_of.exists() or made_of.read_text().split() != requirements:
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _run([str(python), "-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--quiet", *requirements])
+            how = ["--no-deps", "--only-binary=:all:", *SOURCE_ONLY.get(requirements[0].partition("==")[0], [])]
+            _run([str(python), "-m", "pip", "install", "--quiet", *how, *requirements])
             made_of.write_text("\n".join(requirements))
     return python
 
