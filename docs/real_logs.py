@@ -67,17 +67,17 @@ def predictions(documents: dict[str, list[dict[str, Any]]]) -> str:
             if replayed not in ("its own choices", {"prefix": "aibrix-prefix-cache"}.get(ran)):
                 continue
             told, true = row["predicted_ttft_ms"], row["ttft_ms"]
-            snips = row["one_step_snips_error"]
+            snipw = row["one_step_snipw_error"]
             rows.append(
                 (sharing, ran, replayed,
                  f"{told['mean']:,.0f}", f"{true['mean']:,.0f}", f"{row['error_mean']:+.1%}",
                  f"{row['error_p50']:+.1%}", f"{row['error_p90']:+.1%}",
                  f"{told['p99']:,.0f}", f"{true['p99']:,.0f}", f"{row['error_p99']:+.1%}",
                  f"{row['predicted_router_hit_ratio']:.1%}", f"{row['router_hit_ratio']:.1%}",
-                 "" if snips is None else f"{snips:+.1%}")
+                 "" if snipw is None else f"{snipw:+.1%}")
             )  # fmt: skip
     head = ("fitted to", "arm", "replayed", "mean ms", "measured", "error", "P50 error", "P90 error", "P99 ms",
-            "measured", "error", "router hits", "measured", "one-step SNIPS, mean error")  # fmt: skip
+            "measured", "error", "router hits", "measured", "one-step SNIPW, mean error")  # fmt: skip
     return table(head, rows)
 
 

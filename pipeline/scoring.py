@@ -20,8 +20,7 @@ from lodestar.data.reconstruction.reconstruct import complete_snapshot, workload
 from lodestar.data.record_files import SUFFIXES, write_records
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
-from lodestar.models.engine import EngineModel
-from lodestar.pipeline.replay.calibration.files import calibrated_path, load_cluster
+from lodestar.pipeline.replay.calibration.files import calibrated_engines
 from lodestar.pipeline.replay.decisions import Scored, score_decisions
 from lodestar.pipeline.replay.policy_names import find_policy
 from lodestar.pipeline.replay.routing.contract import Fleet
@@ -57,7 +56,7 @@ def score_dataset(
         raise DataError(f"dataset {dataset!r} has no decisions to score; expected some. Ingest a log that has them")
     workload = workload_of(log, arms=arms)
     snapshot, completed = complete_snapshot(log, workload)
-    fleet = Fleet(log.instances, _engines(workspace, log))
+    fleet = Fleet(log.instances, calibrated_engines(workspace, log))
     scored = {text: score_decisions(policy, log, workload, snapshot, fleet) for text, policy in found.items()}
     if to is not None:
         _write(to, log, scored)
@@ -69,16 +68,6 @@ def score_dataset(
         "inferred": {**workload.inferred, **{name: str(how) for name, how in completed.items()}},
         "to": None if to is None else str(to),
     }
-
-
-def _engines(workspace: Workspace, log: RequestLog) -> list[EngineModel] | None:
-    """Return the calibrated engines of the log's instances, if there are some."""
-    path = calibrated_path(workspace, log.dataset)
-    if not path.exists():
-        return None
-    cluster = load_cluster(path)
-    engine_of = dict(zip(cluster.instances, cluster.engines, strict=True))
-    return [engine_of[name] for name in log.instances] if set(log.instances) <= set(engine_of) else None
 
 
 def _agreement(log: RequestLog, scored: Scored) -> dict[str, Any]:

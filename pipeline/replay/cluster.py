@@ -169,6 +169,7 @@ class Cluster:
         seed: int = 0,
         record: bool | range = False,
         single_steps: bool = False,
+        always: bool = False,
     ) -> Outcome:
         """Run the workload under `policy`, or with the `forced` instance of each request.
 
@@ -181,10 +182,12 @@ class Cluster:
             seed: of the policy's draws and of the engines' noise.
             record: whether to keep what the router saw, or for which requests.
             single_steps: take every decode step by itself; the results are the same.
+            always: ask the policy even where the choice is forced, and record what it would have done there. It hears
+                of what really happens.
         """
         rows = record if isinstance(record, range) else range(len(self.workload) if record else 0)
         recorder = Recorder.of(rows, len(self.engines))
-        return _outcome(self.final_state(policy, forced, seed, recorder, single_steps)[0], recorder)
+        return _outcome(self.final_state(policy, forced, seed, recorder, single_steps, always)[0], recorder)
 
     def final_state(
         self,
@@ -193,6 +196,7 @@ class Cluster:
         seed: int,
         recorder: Recorder | None = None,
         single_steps: bool = False,
+        always: bool = False,
     ) -> tuple[State, Memory]:
         """Run as `replay` does, and return all that is left of the run: the cluster, and the policy's memory."""
         m = len(self.engines)
@@ -211,7 +215,9 @@ class Cluster:
             compiled.rule.compiled,
             compiled.notice.compiled,
             decide,
-            How(asked is not None, listens, NOTHING if asked else compiled.predictor, compiled.pick().numbers()),
+            How(
+                asked is not None, listens, NOTHING if asked else compiled.predictor, compiled.pick().numbers(), always
+            ),
             memory,
             compiled.parameters(self.fleet),
             compiled.predictors,

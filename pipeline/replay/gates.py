@@ -42,6 +42,7 @@ LIMITS: Final = {
     "forced_ttft_rank_correlation": (0.80, -1.0),
     "forced_unanswered_ratio": (0.01, 0.01),
     "free_run_ttft_mean_error": (0.10, math.inf),
+    "derivative_error": (0.10, math.inf),
     "arm_mean_error": (0.10, 0.20),
     "arm_p99_error": (0.20, 0.40),
 }

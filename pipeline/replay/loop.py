@@ -71,12 +71,14 @@ class How(NamedTuple):
         listens: whether it wants to hear of events.
         predictor: who fills `predicted_ms`; see the contract of policies.
         pick: see `Pick.numbers`.
+        always: whether it is asked even where the choice is forced: what it would have done is kept, not followed.
     """
 
     asks: bool
     listens: bool
     predictor: int
     pick: Floats
+    always: bool
 
 
 class Room(NamedTuple):
@@ -109,7 +111,8 @@ class Recorder(NamedTuple):
     Attributes:
         snapshots: what the router saw, shape (k, m, fields), NaN where it was not there.
         costs: shape (k, m).
-        probabilities: shape (k, m); NaN where a policy in plain Python told none, or the choice was forced.
+        probabilities: shape (k, m); NaN where a policy in plain Python told none, or it was not asked since the choice
+            was forced.
         first: a request.
         every: a number of requests.
     """
@@ -130,7 +133,7 @@ class Recorder(NamedTuple):
 
 _STATE = numba.typeof(_STATE_OF_ONE)
 _ASIDE = room_aside(_STATE_OF_ONE, False)
-_HOW = numba.typeof(How(False, False, 0, Pick().numbers()))
+_HOW = numba.typeof(How(False, False, 0, Pick().numbers(), False))
 
 
 @jit_inner
@@ -306,8 +309,8 @@ def run(
         if i < 0:
             return -1
         chosen = -1
-        if len(forced) > 0 and forced[i] >= 0 and state.instances[forced[i]].candidate:
-            chosen = forced[i]
+        told = len(forced) > 0 and forced[i] >= 0 and state.instances[forced[i]].candidate
+        if told and not how.always:
             _forget(room)
         elif how.asks:
             room.cost[:] = np.nan
@@ -335,5 +338,7 @@ def run(
             )
             fill_probabilities(room.cost, candidates, how.pick, room.probability)
             chosen = draw_compiled(room.probability, (uniform[i] + _GOLDEN * state.requests[i].retries) % 1.0)
+        if told:
+            chosen = forced[i]
         _record(recorder, i, room)
         _send(state, i, chosen, listener, room.snapshot)

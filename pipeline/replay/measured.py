@@ -57,7 +57,7 @@ def compare_measured(
         cluster: in the rows of `log`.
         outcomes: policy → its runs, one a seed.
         seeds: of the runs.
-        one_step: rows of `one_step`, of which the SNIPS estimate of each policy is set beside its prediction.
+        one_step: rows of `one_step`, of which the SNIPW estimate of each policy is set beside its prediction.
         warmup_ratio: share of the requests, from the first on, that is left out.
         mapper: what runs the replays.
 
@@ -66,7 +66,7 @@ def compare_measured(
     """
     counted = np.zeros(len(log), dtype=np.bool_)
     counted[window_of(cluster.workload, warmup_ratio).rows] = True
-    snips = {row["policy"]: row["value_ms"] for row in one_step if row["estimator"] == "snips"}
+    snipw = {row["policy"]: row["value_ms"] for row in one_step if row["estimator"] == "snipw"}
 
     def replayed(choices: Ints) -> list[Outcome]:
         return list(mapper.map(lambda seed: cluster.replay(forced=choices, seed=seed), seeds))
@@ -80,7 +80,7 @@ def compare_measured(
         if arm.choices is not None:
             own = runs[f"choices of {arm.dataset}"] = replayed(arm.choices)
             means[arm.dataset] = (arm.ttft_ms, own)
-        rows += [_row(name, arm, found, known, log.prompt_tokens, snips.get(name)) for name, found in runs.items()]
+        rows += [_row(name, arm, found, known, log.prompt_tokens, snipw.get(name)) for name, found in runs.items()]
     order = arm_order({name: (truth, [run.ttft_ms for run in runs]) for name, (truth, runs) in means.items()}, counted)
     return {"measured": rows, "measured_order": order}
 
@@ -102,7 +102,7 @@ def _common(log: RequestLog, arm: MeasuredArm) -> Rows:
 
 
 def _row(
-    policy: str, arm: MeasuredArm, runs: Sequence[Outcome], known: Rows, prompt_tokens: Ints, snips_ms: float | None
+    policy: str, arm: MeasuredArm, runs: Sequence[Outcome], known: Rows, prompt_tokens: Ints, snipw_ms: float | None
 ) -> dict[str, Any]:
     measured = {name: of(arm.ttft_ms[known]) for name, of in _STATISTICS.items()}
     # What the replay left without a first token has no latency to compare; it is counted below.
@@ -123,8 +123,8 @@ def _row(
         "predicted_router_hit_ratio": _hit_ratio([run.router_hit_tokens for run in runs], prompt_tokens, told),
         "predicted_hit_ratio": _hit_ratio([run.cached_tokens for run in runs], prompt_tokens, known),
         "unanswered_ratio": 1 - len(pooled) / (len(runs) * known.sum()),
-        "one_step_snips_ms": snips_ms,
-        "one_step_snips_error": _error(snips_ms, measured["mean"]),
+        "one_step_snipw_ms": snipw_ms,
+        "one_step_snipw_error": _error(snipw_ms, measured["mean"]),
     }
 
 

@@ -4,53 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lodestar.data.log import Floats, RequestLog, Workload
-from lodestar.data.reconstruction.arms import arms_of, measured_arms_of
-from lodestar.data.reconstruction.arrivals_from import joined_arrivals
-from lodestar.data.reconstruction.reconstruct import propensity_of, workload_of
-from lodestar.data.store import load_log, open_store
+from lodestar.data.log import RequestLog, Workload
 from lodestar.data.workspace import Workspace
-from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, can_calibrate, usable_requests
-from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
 from lodestar.pipeline.replay.carried import carry_calibration
 from lodestar.pipeline.replay.chosen_engines import DEFAULT_INSTANCES, Engines, engines_of
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.cluster_spec import ClusterSpec
+from lodestar.pipeline.replay.estimates.closed_loop_correction import closed_loop_correction
+from lodestar.pipeline.replay.estimates.gap import gap_rows
+from lodestar.pipeline.replay.estimates.one_step import one_step
 from lodestar.pipeline.replay.files import write_replay
+from lodestar.pipeline.replay.judging import cluster_as_logged, judged, logging_policy
+from lodestar.pipeline.replay.logged_traffic import logged_traffic
 from lodestar.pipeline.replay.measured import compare_measured
-from lodestar.pipeline.replay.one_step import one_step
 from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper, Run, mapper, replay_all, replay_one
-from lodestar.pipeline.replay.policies import POLICIES
-from lodestar.pipeline.replay.policy_names import find_policy, make_policy
+from lodestar.pipeline.replay.policy_names import find_policy
+from lodestar.pipeline.replay.python_policy import PythonPolicy
 from lodestar.pipeline.replay.record import Names, record_replay
 from lodestar.pipeline.replay.record_targets import Target, record_targets
-from lodestar.pipeline.replay.routing.contract import NOTHING, Fleet, Models, Policy
+from lodestar.pipeline.replay.routing.contract import Fleet, Models, Policy
 from lodestar.pipeline.replay.settings import Settings
 from lodestar.pipeline.replay.summary import summary
 from lodestar.pipeline.replay.sweep import sweep
-from lodestar.pipeline.replay.trust import Trust, judge, unjudged
 from lodestar.pipeline.replay.tuning.parts import Parts, parts_of
 from lodestar.pipeline.replay.tuning.text import check_tunable
 from lodestar.pipeline.replay.view import RouterView
-from lodestar.pipeline.replay.window import window_of
 
 __all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
 
 ESTIMAND: Final = "closed-loop, replayed"
-_CHANGED: Final = (
-    "the gates judge the cluster as it was logged, and nothing judges instances, engines or events that differ from it"
-)
+_NOT_BESIDE: Final = "one step is not set beside the closed loop: the replayed cluster is not the logged one"
 #: Of the queues over time, so many points are drawn.
 _QUEUE_POINTS: Final = 2000
 
+Bools = NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,27 +71,22 @@ def replay(
         check_tunable(policies)
     seeds = range(settings.seed, settings.seed + settings.seeds)
     targets = record_targets(settings.record, settings.policies, seeds) if settings.record else []
-    log = _log(workspace, dataset, settings.arrivals_from)
-    others = [_log(workspace, name) for name in settings.measured]
-    # What lends its arrival times must tell nothing else.
-    timed = [_log(workspace, settings.arrivals_from)] if settings.arrivals_from else []
-    arms = _arms(workspace, log, [*others, *timed])
-    workload = workload_of(log, settings.seed, arms)
-    window = window_of(workload, settings.warmup_ratio)
+    traffic = logged_traffic(workspace, dataset, settings)
+    log, workload, window, propensity = traffic.log, traffic.workload, traffic.window, traffic.propensity
     engines = engines_of(workspace, log, workload, settings, _calibrating(progress))
     cluster = _cluster(log, workload, engines, settings)
     parts = parts_of(cluster, settings.tuning.ratio, settings.warmup_ratio) if settings.tuning else None
-    propensity, note = propensity_of(log)
     baseline = settings.baseline or settings.policies[0]
     every = range(0, len(workload), -(-len(workload) // _QUEUE_POINTS))
     with mapper() as cores:
         changed = _is_changed(cluster, engines)
-        trust = _trust(workspace, log, engines, workload, cluster.view, changed, arms, propensity, cores)
+        as_logged = cluster_as_logged(log, engines, cluster)
+        trust = judged(workspace, log, as_logged, changed, traffic.arms, propensity, policies, cores)
         started = time.perf_counter()
         outcomes = replay_all(cluster, policies, seeds, cores, progress, every)
         per_s = len(policies) * len(seeds) * len(workload) / (time.perf_counter() - started)
         drawn = _on_draws(cluster, policies, seeds, engines, settings, cores)
-        steps = one_step(log, workload, propensity, note, policies, _fleet(log, engines), settings.seed)
+        steps = one_step(traffic, policies, _fleet(log, engines), baseline, settings.seed, settings.slo.ttft_ms)
         document = {
             "dataset": dataset,
             "estimand": ESTIMAND,
@@ -113,15 +104,25 @@ def replay(
             "versions": {name: version(name) for name in ("lodestar-router", "lightgbm", "numba", "numpy", "polars")},
             "trust": trust.to_dict(),
             **summary(outcomes, workload, baseline, settings.slo, settings.warmup_ratio, settings.seed),
-            "one_step": steps.rows,
-            "one_step_note": steps.note,
+            **steps.to_dict(),
         }
         if drawn:
             carry_calibration(document["policies"], outcomes, drawn, window)
             document["intervals"]["how"] += f"; widened by what {len(drawn[baseline])} draws of the calibration add"
-        if others:
+        gap: list[dict[str, Any]] = []
+        ungapped = [_NOT_BESIDE]
+        if not changed:
+            made_by = logging_policy(log, propensity)
+            correction = closed_loop_correction(
+                log, as_logged, outcomes, made_by, settings.warmup_ratio, settings.seed, cores
+            )
+            gap, ungapped = gap_rows(
+                log, as_logged, steps, outcomes, document["policies"], correction, made_by, traffic.counted
+            )
+        document |= {"gap": gap, "gap_notes": ungapped}
+        if traffic.others:
             document |= compare_measured(
-                log, others, cluster, outcomes, seeds, steps.rows, settings.warmup_ratio, cores
+                log, traffic.others, cluster, outcomes, seeds, steps.rows, settings.warmup_ratio, cores
             )
         if settings.sweeps:
             document["sweep"] = sweep(
@@ -140,18 +141,6 @@ def _fleet(log: RequestLog, engines: Engines) -> Fleet:
 
 def _compiled(policies: Mapping[str, AnyPolicy]) -> list[Policy]:
     return [policy for policy in policies.values() if isinstance(policy, Policy)]
-
-
-def _log(workspace: Workspace, dataset: str, arrivals_from: str | None = None) -> RequestLog:
-    with open_store(workspace) as con:
-        log = load_log(con, dataset)
-        return joined_arrivals(log, load_log(con, arrivals_from)) if arrivals_from else log
-
-
-def _arms(workspace: Workspace, log: RequestLog, measured: list[RequestLog]) -> list[RequestLog]:
-    """Find the same requests under other routers, which tell prefixes apart; not the arms that are to be predicted."""
-    with open_store(workspace) as con:
-        return arms_of(con, log, measured)
 
 
 def _calibrating(progress: Progress | None) -> Callable[[int], None] | None:
@@ -210,53 +199,14 @@ def _tuned(
     )
 
 
-def _trust(
-    workspace: Workspace,
-    log: RequestLog,
-    engines: Engines,
-    workload: Workload,
-    view: RouterView,
-    changed: bool,
-    arms: list[RequestLog],
-    propensity: Floats,
-    cores: Mapper,
-) -> Trust:
-    """Judge the engines on as many instances as the log has, whatever is replayed."""
-    if not can_calibrate(log):
-        return unjudged(
-            f"{usable_requests(log)} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
-            f"expected at least {FEWEST_REQUESTS} to compare the replay with"
-        )
-    with open_store(workspace) as con:
-        measured = measured_arms_of(con, log)
-    there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
-    as_logged = Cluster.of(there, workload, view, names=log.instances)
-    trust = judge(log, as_logged, _logging_policy(log, propensity), measured, arms, cores)
-    if changed and trust.verdict == "trusted":
-        trust = replace(trust, verdict="not judged", reasons=[_CHANGED])
-    elif changed:
-        trust = replace(trust, notes=[*trust.notes, _CHANGED])
-    if trust.verdict == "untrusted" and "arrivals" in workload.inferred and not log.found:
-        hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
-        return replace(trust, reasons=[*trust.reasons, hint])
-    return trust
-
-
 def _record(targets: list[Target], cluster: Cluster, policies: Mapping[str, AnyPolicy], log: RequestLog) -> list[str]:
     """Write the replays that are to be kept as decision logs, and return their files."""
     for target in targets:
-        record_replay(target.path, cluster, policies[target.policy], target.seed, Names.of(log, len(cluster.engines)))
+        policy = policies[target.policy]
+        # A file's path means nothing to who reads the record elsewhere.
+        named = policy.name if isinstance(policy, PythonPolicy) else target.policy
+        record_replay(target.path, cluster, policy, target.seed, Names.of(log, len(cluster.engines), named))
     return [str(target.path) for target in targets]
-
-
-def _logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
-    """Return the policy that made the log, where it is known by name or by its uniform propensities."""
-    known = {policy.name for policy in POLICIES if policy.predictor == NOTHING}
-    if log.policy in known:
-        return make_policy(log.policy)
-    decided = log.chosen >= 0
-    uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
-    return make_policy("random") if decided.any() and uniform.all() else None
 
 
 def _sessions(workload: Workload, policies: Mapping[str, AnyPolicy]) -> dict[str, str]:

@@ -83,20 +83,21 @@ class Settings:
             )
         points(self.sweeps)
 
-    def command(self, dataset: str) -> str:
+    def command(self, dataset: str, verb: str = "replay") -> str:
         """Return the command line that repeats this.
 
         >>> Settings(["random", "learned"], seeds=4).command("mine")
         'lodestar replay mine --policy random --policy learned --seeds 4 --seed 0'
         """
-        words = ["lodestar replay", dataset, *(f"--policy {name}" for name in self.policies)]
+        words = [f"lodestar {verb}", dataset, *(f"--policy {name}" for name in self.policies)]
         words += [f"--seeds {self.seeds} --seed {self.seed}"]
         words += [f"--{name.replace('_', '-')} {value}" for name in _PLAIN if (value := getattr(self, name))]
         words += [f"--measured {name}" for name in self.measured]
         if self.warmup_ratio != WARMUP_RATIO:
             words += [f"--warmup-ratio {self.warmup_ratio:g}"]
         if self.slo != Slo():
-            words += [f"--slo-ttft-ms {self.slo.ttft_ms:g} --slo-tpot-ms {self.slo.tpot_ms:g}"]
+            words += [f"--slo-ttft-ms {self.slo.ttft_ms:g}"]
+            words += [f"--slo-tpot-ms {self.slo.tpot_ms:g}"] if verb == "replay" else []
         if self.cluster_file:
             words += [f"--cluster {self.cluster_file}"]
         words += [*self.shorthands, *(f"--sweep {sweep}" for sweep in self.sweeps)]

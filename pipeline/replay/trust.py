@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ from lodestar.pipeline.replay.arm_gates import arm_comparisons
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.calibration.stretch import training_part
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
+from lodestar.pipeline.replay.derivative_gate import derivative_comparisons
 from lodestar.pipeline.replay.fidelity import mean_error, ttft_statistics
 from lodestar.pipeline.replay.gates import RUNS, Comparison, Gate, gates_of
-from lodestar.pipeline.replay.parallel import SERIAL, Mapper
+from lodestar.pipeline.replay.parallel import SERIAL, AnyPolicy, Mapper
 from lodestar.pipeline.replay.routing.contract import Policy
 
 __all__ = ["Gate", "Trust", "judge", "unjudged"]
@@ -62,11 +63,13 @@ def judge(
     arms: Sequence[RequestLog] = (),
     grouped_by: Sequence[RequestLog] = (),
     mapper: Mapper = SERIAL,
+    policies: Mapping[str, AnyPolicy] | None = None,
 ) -> Trust:
     """Judge a calibrated cluster on the requests that did not fit it, and on the other arms of the same traffic.
 
     *Forced* replay sends every request where the log sent it; *free-run* lets the logging policy, where it is known,
-    decide again; each other *arm*'s own choices are replayed, with prefix groups that it had no part in.
+    decide again; each other *arm*'s own choices are replayed, with prefix groups that it had no part in. Where the
+    logging policy is known and explores, what a little more of each policy would do is compared as well.
 
     Args:
         log: what was logged, in the rows of the cluster's workload.
@@ -75,6 +78,7 @@ def judge(
         arms: logs of the same requests under other routers, with choices and TTFT.
         grouped_by: logs whose hits told the prefix groups of the cluster's workload.
         mapper: what runs the replays.
+        policies: that are to be replayed, by name.
     """
     held_out = ~training_part(log)
     measured = held_out & (log.ttft_ms > 0)
@@ -88,6 +92,11 @@ def judge(
     if logging_policy is not None:
         compared.append(_free_run(log, cluster, logging_policy, measured, mapper))
     of_arms, notes = arm_comparisons(log, cluster, arms, grouped_by, mapper)
+    if policies and logging_policy is not None:
+        of_policies, more = derivative_comparisons(log, cluster, logging_policy, policies, mapper)
+        compared, notes = [*compared, *of_policies], [*notes, *more]
+    elif policies:
+        notes = [*notes, "no derivative is compared: the policy that made the log is not known"]
     gates = gates_of([*compared, *of_arms])
     reasons += [_failure(gate) for gate in gates if not gate.passed]
     return Trust("untrusted" if reasons else "trusted", reasons, gates, notes)

@@ -20,7 +20,7 @@ from lodestar.pipeline.replay.record import recorded_log
 
 ENGINE = replace(EngineModel.preset("a100-llama-3.1-8b"), kv_capacity_tokens=150_000, noise_ratio=0.05)
 SEEDS = range(4)
-SNIPS = [{"policy": "least-request", "estimator": "snips", "value_ms": 300.0, "se_ms": 9.0}]
+SNIPW = [{"policy": "least-request", "estimator": "snipw", "value_ms": 300.0, "se_ms": 9.0}]
 
 
 @cache
@@ -37,7 +37,7 @@ def recorded(policy: str) -> RequestLog:
 def compared(*others: RequestLog, **settings: Any) -> dict[str, Any]:
     names = ("random", "least-request")
     outcomes = {name: [cluster().replay(make_policy(name), seed=seed) for seed in SEEDS] for name in names}
-    return compare_measured(recorded("random"), others, cluster(), outcomes, SEEDS, SNIPS, **settings)
+    return compare_measured(recorded("random"), others, cluster(), outcomes, SEEDS, SNIPW, **settings)
 
 
 def row_of(found: dict[str, Any], policy: str) -> dict[str, Any]:
@@ -97,9 +97,9 @@ def test_an_arm_that_does_not_log_hits_has_none() -> None:
 def test_the_one_step_estimate_stands_beside_the_policy_it_is_of() -> None:
     found = compared(recorded("least-request"))
     row = row_of(found, "least-request")
-    assert row["one_step_snips_ms"] == 300.0
-    assert row["one_step_snips_error"] == pytest.approx(300.0 / row["ttft_ms"]["mean"] - 1)
-    assert row_of(found, "choices of least-request")["one_step_snips_ms"] is None
+    assert row["one_step_snipw_ms"] == 300.0
+    assert row["one_step_snipw_error"] == pytest.approx(300.0 / row["ttft_ms"]["mean"] - 1)
+    assert row_of(found, "choices of least-request")["one_step_snipw_ms"] is None
 
 
 def test_several_arms_are_put_in_order_with_the_log_itself() -> None:

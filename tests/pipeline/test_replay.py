@@ -18,6 +18,7 @@ from lodestar.data.ingest import ingest
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
+from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
@@ -56,6 +57,13 @@ def done(workspace: Workspace) -> Replay:
     return replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured=("least-request",)))
 
 
+def test_a_recording_names_its_policy_with_the_settings_it_had(workspace: Workspace, tmp_path: Path) -> None:
+    """Or nobody could ask it again for the probabilities that it gave."""
+    text, to = "epsilon:least-request,epsilon=0.3", tmp_path / "log.jsonl"
+    replay(workspace, "workload", Settings([text], seeds=1, record=str(to)))
+    assert {json.loads(line)["policy"] for line in to.read_text().splitlines()} == {text}
+
+
 def test_the_document_has_the_keys_that_others_build_on(done: Replay) -> None:
     document = done.document
     assert {
@@ -82,11 +90,10 @@ def test_the_document_has_the_keys_that_others_build_on(done: Replay) -> None:
         assert 0 <= row["hit_ratio"] <= row["router_hit_ratio"] + 1e-9 <= 1
         assert 0 <= row["slo_attainment"] <= 1
     for row in document["one_step"]:
-        assert {"policy", "estimator", "value_ms", "se_ms", "ess"} <= set(row)
+        assert {"policy", "estimator", "value_ms", "se_ms", "ci95_ms"} <= set(row)
         assert row["estimand"] == "one-step, logged states"
-    assert {(row["policy"], row["estimator"]) for row in document["one_step"]} == {
-        (policy, estimator) for policy in HEURISTICS for estimator in ("dm", "snips", "dr")
-    }
+    pairs = [(policy, estimator) for policy in HEURISTICS for estimator in estimators()]
+    assert [(row["policy"], row["estimator"]) for row in document["one_step"]] == pairs
     json.dumps(document, allow_nan=False)
 
 
@@ -116,7 +123,41 @@ def test_the_measured_arm_is_predicted(done: Replay) -> None:
 def test_the_same_seed_gives_the_same_numbers(workspace: Workspace, done: Replay) -> None:
     again = replay(workspace, "random", Settings(HEURISTICS, seeds=4, measured=("least-request",)))
     assert again.document["policies"] == done.document["policies"]
-    assert again.document["one_step"] == done.document["one_step"]
+    for part in ("one_step", "one_step_differences", "one_step_tails", "one_step_diagnostics", "derivatives", "gap"):
+        assert again.document[part] == done.document[part]
+
+
+def test_one_step_and_closed_loop_stand_beside_each_other_with_the_gap_split(done: Replay) -> None:
+    closed = {row["policy"]: row["ttft_ms"]["mean"] for row in done.document["policies"]}
+    dr = {row["policy"]: row["value_ms"] for row in done.document["one_step"] if row["estimator"] == "dr"}
+    assert [row["policy"] for row in done.document["gap"]] == HEURISTICS
+    for row in done.document["gap"]:
+        assert (row["one_step_ms"], row["closed_loop_ms"]) == (dr[row["policy"]], closed[row["policy"]])
+        assert row["gap_ms"] == pytest.approx(row["feedback_ms"] + row["simulator_ms"])
+        assert row["ratio_corrected_ms"] == pytest.approx(row["ratio"] * row["closed_loop_ms"], rel=0.02)
+    assert done.document["gap_notes"][0].startswith("the log itself: ")
+    assert done.document["test"] is None
+
+
+def test_every_policy_has_a_verdict_tails_and_a_derivative(done: Replay) -> None:
+    assert [row["policy"] for row in done.document["one_step_diagnostics"]] == HEURISTICS
+    assert done.document["one_step_diagnostics"][0]["verdict"]["word"] == "usable"
+    assert {row["measure"] for row in done.document["one_step_tails"]} == {
+        "p50",
+        "p90",
+        "p99",
+        "cvar90",
+        "cvar99",
+        "slo",
+    }
+    assert [row["policy"] for row in done.document["derivatives"]] == HEURISTICS
+    assert done.document["derivatives"][0]["value"] == pytest.approx(0.0, abs=1e-9)  # towards the policy itself
+
+
+def test_a_changed_cluster_has_no_gap(workspace: Workspace) -> None:
+    document = replay(workspace, "random", Settings(["random"], seeds=1, instances=3)).document
+    assert document["gap"] == []
+    assert "not the logged one" in document["gap_notes"][0]
 
 
 def test_a_policy_is_replayed_the_same_whatever_is_replayed_beside_it(workspace: Workspace, done: Replay) -> None:
@@ -228,7 +269,7 @@ def test_a_log_without_e2e_is_replayed_and_estimated(tmp_path: Path) -> None:
     made = records()
     for record in made:
         del record["outcome"]["e2e_ms"]
-    assert len(replayed(tmp_path, made)["one_step"]) == 9
+    assert len(replayed(tmp_path, made)["one_step"]) == 3 * len(estimators())
 
 
 def test_decisions_without_candidates_are_left_out_of_the_estimates_and_counted(tmp_path: Path) -> None:
@@ -236,7 +277,7 @@ def test_decisions_without_candidates_are_left_out_of_the_estimates_and_counted(
     for record in made[::50]:
         record["candidates"], record["chosen"] = [], None
     document = replayed(tmp_path, made)
-    assert len(document["one_step"]) == 9
+    assert len(document["one_step"]) == 3 * len(estimators())
     assert "8 requests without a logged decision" in " ".join(document["engine"]["fit"]["notes"])
 
 
@@ -258,7 +299,7 @@ def test_a_log_without_hit_ratios_says_what_it_cannot_estimate(tmp_path: Path) -
             del candidate["hit_ratio"]
     document = replayed(tmp_path, made)
     assert {row["policy"] for row in document["one_step"]} == {"random", "least-request"}
-    assert "no estimate of aibrix-prefix-cache: the log lacks hit_ratio" in document["one_step_note"]
+    assert "aibrix-prefix-cache: no estimate: the log lacks hit_ratio" in document["one_step_note"]
 
 
 def test_an_instance_that_comes_later_is_named(tmp_path: Path) -> None:

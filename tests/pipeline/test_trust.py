@@ -82,6 +82,7 @@ def test_every_gate_says_what_luck_explains_and_why_its_limit_is_what_it_is() ->
     assert {gate.name for gate in trust.gates} == set(LIMITS) - {"forced_unanswered_ratio"} - {
         "arm_mean_error",
         "arm_p99_error",
+        "derivative_error",
     }
     assert all(gate.noise_floor is not None and "luck alone" in gate.why for gate in trust.gates)
     free_run = gate_of(trust, "free_run_ttft_mean_error")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from lodestar.data.errors import ConfigError
+from lodestar.data.log import RequestLog
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 
-__all__ = ["CalibratedCluster", "calibrated_path", "engine_from", "load_cluster", "save_cluster"]
+__all__ = ["CalibratedCluster", "calibrated_engines", "calibrated_path", "engine_from", "load_cluster", "save_cluster"]
 
 VERSION: Final = 1
 
@@ -62,6 +63,16 @@ def calibrated_path(workspace: Workspace, dataset: str) -> Path:
     'w/clusters/mine.json'
     """
     return workspace.home / "clusters" / f"{dataset}.json"
+
+
+def calibrated_engines(workspace: Workspace, log: RequestLog) -> list[EngineModel] | None:
+    """Return the calibrated engines of a log's instances, in its order; None where there are none."""
+    path = calibrated_path(workspace, log.dataset)
+    if not path.exists():
+        return None
+    cluster = load_cluster(path)
+    engine_of = dict(zip(cluster.instances, cluster.engines, strict=True))
+    return [engine_of[name] for name in log.instances] if set(log.instances) <= set(engine_of) else None
 
 
 def save_cluster(path: Path, cluster: CalibratedCluster) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from gateway_loop import GatewayLoop
-from lodestar.data.log import RequestLog
-from lodestar.data.reconstruction.reconstruct import propensity_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
-from lodestar.pipeline.replay.one_step import one_step
+from lodestar.pipeline.replay.estimates.one_step import one_step
+from lodestar.pipeline.replay.logged_traffic import LoggedTraffic
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.routing.contract import Fleet
 from serving import serving
@@ -66,20 +65,16 @@ def weights_are_one(home: Path) -> None:
     """The weight of a decision, target over logged probability, has mean 1 whatever the target, if the log is right."""
     with open_store(Workspace.open(home)) as con:
         log = load_log(con, "served")
-    steps = estimates(log)
-    assert {row["policy"] for row in steps} == set(TARGETS)
-    for row in steps:
-        spread = np.sqrt((REQUESTS / row["ess"] - 1.0) / REQUESTS)
-        assert row["mean_weight"] == pytest.approx(1.0, abs=4 * spread), row
-        assert row["value_ms"] > 0
-
-
-def estimates(log: RequestLog) -> list[dict[str, Any]]:
-    workload, (propensity, note) = workload_of(log), propensity_of(log)
-    assert np.isfinite(propensity).all()
-    policies = {name: make_policy(name) for name in TARGETS}
-    found = one_step(log, workload, propensity, note, policies, Fleet(log.instances), 0)
-    return [row for row in found.rows if row["estimator"] != "dm"]
+    traffic = LoggedTraffic.of(log, warmup_ratio=0.0)
+    assert np.isfinite(traffic.propensity).all()
+    found = one_step(traffic, {name: make_policy(name) for name in TARGETS}, Fleet(log.instances), TARGETS[0])
+    assert [row["policy"] for row in found.diagnostics] == list(TARGETS)
+    for row in found.diagnostics:
+        told = row["weights"]
+        spread = np.sqrt((REQUESTS / told["ess"] - 1.0) / REQUESTS)
+        assert told["mean"] == pytest.approx(1.0, abs=4 * spread), row
+        assert row["verdict"]["word"] != "not usable", row["verdict"]
+    assert all(row["value_ms"] > 0 for row in found.rows)
 
 
 def wait_for(true: Any, seconds: float = 20.0) -> None:

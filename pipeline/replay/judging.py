@@ -1,0 +1,74 @@
+"""The verdict on a replay: the engines judged as they were when the log was made, whatever is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from lodestar.data.log import Floats, RequestLog
+from lodestar.data.reconstruction.arms import measured_arms_of
+from lodestar.data.store import open_store
+from lodestar.data.workspace import Workspace
+from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, can_calibrate, usable_requests
+from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
+from lodestar.pipeline.replay.chosen_engines import Engines
+from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper
+from lodestar.pipeline.replay.policies import POLICIES
+from lodestar.pipeline.replay.policy_names import make_policy
+from lodestar.pipeline.replay.routing.contract import NOTHING, Policy
+from lodestar.pipeline.replay.trust import Trust, judge, unjudged
+
+__all__ = ["cluster_as_logged", "judged", "logging_policy"]
+
+_CHANGED: Final = (
+    "the gates judge the cluster as it was logged, and nothing judges instances, engines or events that differ from it"
+)
+
+
+def cluster_as_logged(log: RequestLog, engines: Engines, cluster: Cluster) -> Cluster:
+    """Return the engines on as many instances as the log has, whatever is replayed."""
+    there = [engines.as_logged[j % len(engines.as_logged)] for j in range(max(1, len(log.instances)))]
+    return Cluster.of(there, cluster.workload, cluster.view, names=log.instances)
+
+
+def judged(
+    workspace: Workspace,
+    log: RequestLog,
+    as_logged: Cluster,
+    changed: bool,
+    arms: Sequence[RequestLog],
+    propensity: Floats,
+    policies: Mapping[str, AnyPolicy],
+    cores: Mapper,
+) -> Trust:
+    """Judge the engines as they were when the log was made."""
+    if not can_calibrate(log):
+        return unjudged(
+            f"{usable_requests(log)} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
+            f"expected at least {FEWEST_REQUESTS} to compare the replay with"
+        )
+    with open_store(workspace) as con:
+        measured = measured_arms_of(con, log)
+    trust = judge(log, as_logged, logging_policy(log, propensity), measured, arms, cores, policies)
+    if changed and trust.verdict == "trusted":
+        trust = replace(trust, verdict="not judged", reasons=[_CHANGED])
+    elif changed:
+        trust = replace(trust, notes=[*trust.notes, _CHANGED])
+    if trust.verdict == "untrusted" and "arrivals" in as_logged.workload.inferred and not log.found:
+        hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
+        return replace(trust, reasons=[*trust.reasons, hint])
+    return trust
+
+
+def logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
+    """Return the policy that made the log, where it is known by name or by its uniform propensities."""
+    known = {policy.name for policy in POLICIES if policy.predictor == NOTHING}
+    if log.policy in known:
+        return make_policy(log.policy)
+    decided = log.chosen >= 0
+    uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
+    return make_policy("random") if decided.any() and uniform.all() else None
