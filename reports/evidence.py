@@ -1,4 +1,4 @@
-"""The tables that say how far a replay may be trusted: gates, measured runs, one-step estimates."""
+"""The tables that say how far a replay may be trusted: gates and measured runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import MISSING, decimals, interval, number, percent
-from lodestar.reports.result import QUANTILES, Gate, Measured, OneStep, QuantileName, Result
+from lodestar.reports.result import QUANTILES, Gate, Measured, QuantileName, Result
 
-__all__ = ["gates_grid", "measured_grid", "one_step_grid"]
+__all__ = ["gates_grid", "measured_grid"]
 
 
 def gates_grid(result: Result) -> Grid:
@@ -52,7 +52,7 @@ def measured_grid(result: Result) -> Grid:
         "First line: replayed. Second line: measured. Third line: replayed / measured − 1, in %. Only the policy that "
         "ran there should agree."
     ]
-    for column, note in (_one_runs(rows), _hits(rows), _snips(rows)):
+    for column, note in (_one_runs(rows), _hits(rows), _snipw(rows)):
         if any(cell.text != MISSING for cell in column.cells):
             columns.append(column)
             notes.append(note)
@@ -73,12 +73,12 @@ def _hits(rows: list[Measured]) -> tuple[Column, str]:
     return column, "Router hits: what the router believed of the instance it chose; below, what the router there did."
 
 
-def _snips(rows: list[Measured]) -> tuple[Column, str]:
+def _snipw(rows: list[Measured]) -> tuple[Column, str]:
     places = decimals([row["ttft_ms"]["mean"] for row in rows])
-    found = [(row.get("one_step_snips_ms"), row.get("one_step_snips_error")) for row in rows]
+    found = [(row.get("one_step_snipw_ms"), row.get("one_step_snipw_error")) for row in rows]
     cells = [Cell(number(value, places), percent(error, signed=True) if value else "") for value, error in found]
-    note = "One-step SNIPS: what importance weights make of the mean from the same log; below, its error in %."
-    return Column("one-step SNIPS", "ms", cells), note
+    note = "One-step SNIPW: what importance weights make of the mean from the same log; below, its error in %."
+    return Column("one-step SNIPW", "ms", cells), note
 
 
 def _order(result: Result) -> tuple[list[str], list[str]]:
@@ -92,39 +92,6 @@ def _order(result: Result) -> tuple[list[str], list[str]]:
     if order["right"]:
         return [f"{said}choices: the same order."], []
     return [], [f"{said}choices: {' > '.join(order['predicted'])}. The order is wrong."]
-
-
-def one_step_grid(result: Result) -> Grid:
-    """Return the one-step estimates: a diagnostic on logged states, never a policy's performance."""
-    rows = result["one_step"]
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    names = list(dict.fromkeys(row["estimator"] for row in rows))
-    weighted = [next(row for row in rows if row["policy"] == policy) for policy in policies]
-    columns = [
-        Column("policy", "", [Cell(policy) for policy in policies], left=True),
-        *(_estimates(rows, policies, name) for name in names),
-        Column("effective sample", "requests", [Cell(number(row["ess"])) for row in weighted]),
-        Column("mean weight", "1 is right", [Cell(number(row["mean_weight"], 2)) for row in weighted]),
-    ]
-    notes = [
-        "Second line: standard error. The value if ONE decision were the policy's and every queue and cache stayed as "
-        "logged: not the policy's performance, which only the closed-loop replay estimates."
-    ]
-    if result["one_step_note"]:
-        notes.append(result["one_step_note"])
-    return Grid("One-step, logged states: a diagnostic", columns, notes)
-
-
-def _estimates(rows: list[OneStep], policies: list[str], estimator: str) -> Column:
-    found = {row["policy"]: row for row in rows if row["estimator"] == estimator}
-    places = decimals([row["value_ms"] for row in found.values()])
-    cells = [
-        Cell(number(found[policy]["value_ms"], places), f"± {number(found[policy]['se_ms'], places)}")
-        if policy in found
-        else Cell(number(None))
-        for policy in policies
-    ]
-    return Column(f"one-step {estimator.upper()}", "ms", cells)
 
 
 def _spoken(name: str) -> str:

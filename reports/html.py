@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from lodestar import __version__
 from lodestar.reports.colours import looks
-from lodestar.reports.evidence import gates_grid, measured_grid, one_step_grid
+from lodestar.reports.estimate_tables import estimate_grids
+from lodestar.reports.evidence import gates_grid, measured_grid
 from lodestar.reports.numbers import number, plain
 from lodestar.reports.plots import replay_figures
 from lodestar.reports.policies import policy_grid
@@ -64,7 +65,7 @@ def _page(result: Result, figures: dict[str, go.Figure]) -> str:
             gates=gates_grid(result),
             measured=measured_grid(result),
             tuning=tuning_grid(result, full=True),
-            one_step=one_step_grid(result),
+            estimates=estimate_grids(result),
             chips=_legend(result),
             heights={name: figure.layout.height for name, figure in figures.items()},
             facts=_facts(result),

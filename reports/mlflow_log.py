@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from lodestar.data.workspace import Workspace
+from lodestar.reports.estimate_metrics import estimate_metrics
 from lodestar.reports.evidence_metrics import evidence_metrics
 from lodestar.reports.result import LATENCIES, QUANTILES, Policy, Result, read_result
 
@@ -79,6 +80,8 @@ def _tags(result: Result) -> dict[str, str]:
         tags[f"{name}/verdict"] = trust["verdict"]
         if policy.get("flags"):
             tags[f"{name}/flags"] = "; ".join(policy["flags"])
+    for row in result.get("one_step_diagnostics", []):
+        tags[f"{NOT_IN_METRIC_NAMES.sub('_', row['policy'])}/one_step"] = row["verdict"]["sentence"]
     return tags
 
 
@@ -109,6 +112,7 @@ def _metrics(result: Result) -> dict[str, float]:
     }
     named |= _tuning_metrics(result)
     named |= evidence_metrics(result)
+    named |= estimate_metrics(result)
     named |= {f"{rank['policy']}/first_probability": rank["by_ttft_mean"][0] for rank in result.get("ranks", [])}
     return {NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in named.items()}
 

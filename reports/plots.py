@@ -16,6 +16,7 @@ from lodestar.data.schema import ARRIVED_AT_S, INSTANCE_INDEX, POLICY, REQUEST_I
 from lodestar.reports.canvas import LOG_AXIS, clock, dressed, finite, latency_title, policy_line
 from lodestar.reports.colours import INK, Look, looks
 from lodestar.reports.comparisons import calibration_figure, difference_figure, measured_figure
+from lodestar.reports.derivative_figure import derivative_figure
 from lodestar.reports.result import LATENCIES, LatencyName, Result
 from lodestar.reports.tuning_figure import tuning_figure
 
@@ -45,6 +46,8 @@ def replay_figures(result: Result, replay_dir: Path) -> dict[str, go.Figure]:
     figures |= _calibrations(replay_dir / "calibration.parquet")
     if tuning := result.get("tuning"):
         figures["tuning"] = tuning_figure(tuning, result["tuning_how"]["objective"], look)
+    if derivatives := result.get("derivatives"):
+        figures["derivatives"] = derivative_figure({row["policy"]: row for row in derivatives}, look)
     if measured := result.get("measured"):
         figures["measured_mean"] = measured_figure(measured, "mean", look)
         figures["measured_p99"] = measured_figure(measured, "p99", look)

@@ -173,9 +173,9 @@ class OneStep(TypedDict):
     estimator: str
     value_ms: float
     se_ms: float
-    ess: float
-    mean_weight: float
-    max_weight: NotRequired[float]
+    ci95_ms: NotRequired[list[float]]
+    lambda_: NotRequired[float | str | None]
+    notes: NotRequired[list[str]]
     estimand: str
 
 
@@ -200,8 +200,8 @@ class Measured(TypedDict):
     predicted_router_hit_ratio: NotRequired[float | None]
     predicted_hit_ratio: NotRequired[float | None]
     unanswered_ratio: NotRequired[float]
-    one_step_snips_ms: NotRequired[float | None]
-    one_step_snips_error: NotRequired[float | None]
+    one_step_snipw_ms: NotRequired[float | None]
+    one_step_snipw_error: NotRequired[float | None]
 
 
 class MeasuredOrder(TypedDict):
@@ -249,6 +249,13 @@ class Result(TypedDict):
     ranks: NotRequired[list[Rank]]
     one_step: list[OneStep]
     one_step_note: str | None
+    one_step_differences: NotRequired[list[dict[str, Any]]]
+    one_step_tails: NotRequired[list[dict[str, Any]]]
+    one_step_diagnostics: NotRequired[list[dict[str, Any]]]
+    derivatives: NotRequired[list[dict[str, Any]]]
+    gap: NotRequired[list[dict[str, Any]]]
+    gap_notes: NotRequired[list[str]]
+    test: NotRequired[dict[str, Any] | None]
     measured: NotRequired[list[Measured]]
     measured_order: NotRequired[MeasuredOrder | None]
     cluster: NotRequired[dict[str, Any]]

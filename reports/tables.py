@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from textwrap import wrap
-from typing import Final
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from lodestar.reports.evidence import gates_grid, measured_grid, one_step_grid
+from lodestar.reports.estimates import estimators_grid, gap_grid
+from lodestar.reports.evidence import gates_grid, measured_grid
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
@@ -26,12 +29,14 @@ __all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdic
 
 WIDE_COLUMNS: Final = 110  # what the policy table needs in one piece
 FEW_COLUMNS: Final = 4  # so few leave room for whole names in any terminal
+SHOWN: Final = ("dm", "snipw", "dr")  # of the estimators; the report has all
+_BETWEEN: Final = 2  # blanks from one column to the next
 STYLES: Final = {"": "", "best": "bold cyan", "good": "green", "bad": "red"}
 VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold white on red"}
 
 
 def replay_tables(result: Result) -> RenderableType:
-    """Return all tables of a replay: verdict and policies first, the one-step diagnostic apart."""
+    """Return all tables of a replay: verdict and policies first, one step apart."""
     parts: list[RenderableType] = [_heading(result), verdict_text(result), policies_table(result)]
     if result.get("tuning"):
         parts.append(grid_table(tuning_grid(result)))
@@ -44,10 +49,7 @@ def replay_tables(result: Result) -> RenderableType:
     if result["trust"]["gates"]:
         parts.append(grid_table(gates_grid(result)))
     parts.append(_origins(result))
-    if result["one_step"]:
-        parts.append(grid_table(one_step_grid(result)))
-    elif result["one_step_note"]:
-        parts.append(Text(f"No one-step estimates: {result['one_step_note']}\n", style="dim"))
+    parts += _one_step(result)
     if result["trust"]["verdict"] == "untrusted":
         parts.append(verdict_text(result))  # the last lines are what a terminal shows
     return Group(*parts)
@@ -85,14 +87,20 @@ def verdict_text(result: Result) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class _GridTable:
-    """A grid that folds its names where the terminal is narrow; numbers are never cut."""
+    """A grid that folds its names where the terminal is narrow, and comes in pieces where it is narrower still.
+
+    Numbers are never cut.
+    """
 
     grid: Grid
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         roomy = options.max_width >= WIDE_COLUMNS or len(self.grid.columns) <= FEW_COLUMNS
+        names = 28 if roomy else 14
         yield Text(f"{self.grid.title}\n", style="bold")
-        yield _table(self.grid, names=28 if roomy else 14)
+        for k, piece in enumerate(_pieces(self.grid, names, options.max_width)):
+            yield from (Text(),) if k else ()
+            yield _table(piece, names)
         yield from (Text(warning, style="yellow") for warning in self.grid.warnings)
         yield from (Text(note, style="dim") for note in self.grid.notes)
         yield Text()
@@ -114,13 +122,58 @@ class _PolicyTables:
         yield grid_table(Grid(title, second.columns, second.notes, second.warnings))
 
 
+def _pieces(grid: Grid, names: int, width: int) -> Iterator[Grid]:
+    """Yield the grid whole if it fits, else in pieces that do, each with the names that its rows begin with."""
+    first = list(takewhile(lambda column: column.left, grid.columns))
+    least = sum(_width(column, names) for column in first)
+    piece: list[Column] = []
+    used = least
+    for column in grid.columns[len(first) :]:
+        needed = _width(column, names)
+        if piece and used + needed > width + _BETWEEN:
+            yield replace(grid, columns=[*first, *piece])
+            piece, used = [], least
+        piece.append(column)
+        used += needed
+    yield replace(grid, columns=[*first, *piece])
+
+
+def _width(column: Column, names: int) -> int:
+    """Return how much room a column needs, with what parts it from the next: names may wrap, numbers may not."""
+    texts = [_header(column, names).plain, *(_drawn(cell, names).plain for cell in column.cells)]
+    parts = [part for text in texts for part in (text.split() if column.left else text.splitlines())]
+    return _BETWEEN + max(map(cell_len, parts), default=0)
+
+
 def _table(grid: Grid, names: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in grid.columns:
-        table.add_column(_header(column), justify="left" if column.left else "right", no_wrap=not column.left)
+        table.add_column(_header(column, names), justify="left" if column.left else "right", no_wrap=not column.left)
     for row in grid.rows:
         table.add_row(*(_drawn(cell, names) for cell in row))
     return table
+
+
+def _one_step(result: Result) -> list[RenderableType]:
+    """Draw a few estimators beside the closed loop, or say why there are none."""
+    note = result["one_step_note"]
+    if not result["one_step"]:
+        return [Text(f"No one-step estimates: {note}\n", style="dim")] if note else []
+    gap, verdict = result.get("gap"), result["trust"]["verdict"]
+    notes = [f"{each[0].upper()}{each[1:]}." for each in result.get("gap_notes", [])]
+    notes += [f"Note: {note}."] if note else []
+    return [
+        *([grid_table(gap_grid(gap, verdict))] if gap else []),
+        grid_table(estimators_grid([row for row in result["one_step"] if row["estimator"] in SHOWN])),
+        *(_judgement(row) for row in result.get("one_step_diagnostics", [])),
+        *(Text(each, style="dim") for each in notes),
+        Text("All estimators, tails and weights: lodestar estimate, or the report.\n", style="dim"),
+    ]
+
+
+def _judgement(row: Mapping[str, Any]) -> Text:
+    verdict = row["verdict"]
+    return Text(f"{row['policy']}: {verdict['sentence']}.", style="" if verdict["word"] == "usable" else "yellow")
 
 
 def _heading(result: Result) -> Text:
@@ -134,8 +187,8 @@ def _meaning(verdict: str) -> str:
     }.get(verdict, "nothing measured to judge the replay by")
 
 
-def _header(column: Column) -> Text:
-    title = column.title if column.left else column.title.replace(" ", "\n")
+def _header(column: Column, names: int) -> Text:
+    title = column.title if column.left else "\n".join(_folded(word, names) for word in column.title.split())
     return Text(title).append(f"\n{column.unit}" if column.unit else "", style="dim")
 
 

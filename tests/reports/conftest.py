@@ -175,7 +175,7 @@ def one_step_rows(policies: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "estimand": "one-step, logged states",
         }
         for policy in policies
-        for estimator in ("dm", "snips", "dr")
+        for estimator in ("dm", "snipw", "dr")
     ]
 
 

@@ -36,10 +36,10 @@ def test_a_prediction_shows_what_is_known_beside_it_and_no_empty_columns(make_re
     result = result_with(make_replay)
     assert len(measured_grid(result).columns) == 5
     row = result["measured"][1]
-    row["one_step_snips_ms"], row["one_step_snips_error"] = 1500.0, -0.25
+    row["one_step_snipw_ms"], row["one_step_snipw_error"] = 1500.0, -0.25
     row["predicted_router_hit_ratio"], row["router_hit_ratio"] = 0.31, 0.42
     grid = measured_grid(result)
-    assert [column.title for column in grid.columns[5:]] == ["router hits", "one-step SNIPS"]
+    assert [column.title for column in grid.columns[5:]] == ["router hits", "one-step SNIPW"]
     assert (grid.rows[1][5].text, grid.rows[1][5].note) == ("31.0", "42.0")
     assert (grid.rows[1][6].text, grid.rows[1][6].note) == ("1,500", "−25.0")
     assert grid.rows[0][6].text == "–"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_trusted_report_has_no_warning(report: str) -> None:
 
 
 def test_one_step_estimates_are_labelled(report: str) -> None:
-    part = Page(report).text.split("One-step estimates")[1].split("What it stands on")[0]
+    part = Page(report).text.split("Estimates from the log")[1].split("What it stands on")[0]
     assert "one-step, logged states" in part
     assert "A diagnostic, not a result." in part
 
@@ -104,6 +105,17 @@ def test_what_is_missing_is_left_out_or_explained(make_replay, tmp_path: Path) -
     assert "None: the log has no propensities." in text
     assert "Replayed against measured" not in text
     assert "Predictor held-out rows" not in text
+
+
+def test_a_test_of_two_routers_needs_no_one_step_estimates(make_replay, tmp_path: Path) -> None:
+    folder = make_replay(one_step=False)
+    result = json.loads((folder / "result.json").read_text())
+    path = [{"burn_in": 8, "value": 2.5, "se": 3.5}]
+    result["test"] = {"design": "switchback", "a": "one", "b": "other", "value": 2.5, "burn_in": 8, "path": path}
+    result["test"]["notes"] = []
+    (folder / "result.json").write_text(json.dumps(result))
+    text = Page(write_report(folder, tmp_path / "r.html").read_text()).text
+    assert "The log is a test: switchback" in text
 
 
 def test_names_from_logs_are_escaped(make_replay, tmp_path: Path) -> None:

