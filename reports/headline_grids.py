@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from lodestar.reports.grids import Cell, Column, Grid, Mark
@@ -19,7 +19,7 @@ from lodestar.reports.headline import (
 from lodestar.reports.numbers import MISSING, interval, number
 
 __all__ = [
-    "brief_claims_grid", "cells_grid", "claims_grid", "convergence_grid", "learning_grid", "markdown", "policies_grid",
+    "brief_claims_grid", "cells_grid", "claims_grid", "convergence_grid", "learning_grid", "policies_grid",
     "ranges_grid", "ratio",
 ]  # fmt: skip
 
@@ -276,11 +276,3 @@ def _grid(title: str, rows: Sequence[Row], columns: dict[str, Callable[[Row], st
 
 def _mark(text: str) -> Mark:
     return "good" if text == "met" else "bad" if text == "missed" else ""
-
-
-def markdown(grid: Grid) -> Iterator[str]:
-    """Write a grid as the lines of a table in Markdown."""
-    yield f"| {' | '.join(column.title or ' ' for column in grid.columns)} |"
-    yield f"| {' | '.join('---' if column.left else '---:' for column in grid.columns)} |"
-    for row in grid.rows:
-        yield f"| {' | '.join(cell.text for cell in row)} |"

@@ -11,11 +11,11 @@ from lodestar.reports.headline_grids import (
     claims_grid,
     convergence_grid,
     learning_grid,
-    markdown,
     policies_grid,
     ranges_grid,
     ratio,
 )
+from lodestar.reports.markdown import markdown
 
 __all__ = ["page", "short"]
 

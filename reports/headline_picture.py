@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Final
 
 import numpy as np
 
 from lodestar.reports.colours import GRID, INK, PALETTE
 from lodestar.reports.headline import BASELINE, Document, Row, of_cell
+from lodestar.reports.svg import svg, svg_text
 
 __all__ = ["picture"]
 
@@ -36,23 +36,20 @@ def picture(document: Document) -> str:
         x, y = (place % _COLUMNS) * _WIDTH, _HEAD + (place // _COLUMNS) * _HEIGHT
         title = f"{workload}, {fleet.replace('eneous', '.')}, {100 * load:.0f} %"
         body += [f'<g transform="translate({x} {y})">', *_panel(title, found), "</g>"]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" '
-        f'font-size="12" fill="{INK}">\n<title>Learning curves</title>\n' + "\n".join(body) + "\n</svg>\n"
-    )
+    return svg(width, height, "Learning curves", body)
 
 
 def _head(document: Document) -> Iterator[str]:
     window = document["learning"][0]["window"]
     title = f"Mean TTFT of the last {window} requests, in ms, over seconds since the first arrival"
-    yield _text(12, 24, title, "start", 'font-size="16" font-weight="600"')
+    yield svg_text(12, 24, title, "start", 'font-size="16" font-weight="600"')
     x = 12.0
     there = {row["role"] for row in document["curves"]}
     for role, (colour, width) in _LOOKS.items():
         if role in there:
             words = _WORDS.get(role, role)
             yield f'<path d="M{x:.0f} 46h22" stroke="{colour}" stroke-width="{width}"/>'
-            yield _text(x + 28, 50, words, "start")
+            yield svg_text(x + 28, 50, words, "start")
             x += 46 + 6.1 * len(words)
 
 
@@ -69,12 +66,12 @@ def _panel(title: str, found: Sequence[Row]) -> Iterator[str]:
     def y(ms: float) -> float:
         return float(_TOP + tall * np.log(high / np.clip(ms, low, high)) / np.log(high / low))
 
-    yield _text(_LEFT, 20, title, "start", 'font-weight="600"')
+    yield svg_text(_LEFT, 20, title, "start", 'font-weight="600"')
     for tick in _ticks(low, high):
         yield f'<path d="M{_LEFT} {y(tick):.1f}h{wide}" stroke="{GRID}"/>'
-        yield _text(_LEFT - 5, y(tick) + 4, f"{tick:,.0f}", "end")
+        yield svg_text(_LEFT - 5, y(tick) + 4, f"{tick:,.0f}", "end")
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        yield _text(x(share * last_s), _HEIGHT - 16, f"{share * last_s:.0f} s", anchor)
+        yield svg_text(x(share * last_s), _HEIGHT - 16, f"{share * last_s:.0f} s", anchor)
     changed_s = found[0]["changed_s"]
     if changed_s:
         yield f'<path d="M{x(changed_s):.1f} {_TOP}v{tall}" stroke="{INK}" stroke-dasharray="3 3"/>'
@@ -97,7 +94,3 @@ def _ticks(low: float, high: float) -> list[float]:
         if len(found) >= 2:
             return found
     return [low, high]
-
-
-def _text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{" " + more if more else ""}>{escape(words)}</text>'

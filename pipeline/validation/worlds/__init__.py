@@ -1,0 +1,1 @@
+"""Worlds with known truth: simulated clusters in which every policy can be run for real."""
