@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lodestar.pipeline.cli import app
 
-COMMANDS = (
-    "ingest", "inspect", "drop", "train", "tune", "evaluate", "models", "models list", "models show", "models promote",
-    "models rollback", "calibrate", "replay", "report", "ship", "simulate", "workload", "workload slice",
-    "workload thin", "workload merge", "workload warp", "workload scale", "workload shift", "workload extend", "traces",
-    "traces list", "traces get", "ui", "demo", "formats", "engines", "policies", "policies score",
-    "features",
-)  # fmt: skip
+
+def commands(group: Any, above: str = "") -> Iterator[str]:
+    """Yield every command and subcommand, in the order in which they are declared."""
+    for name, command in group.commands.items():
+        yield f"{above}{name}"
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{above}{name} ")
 
 
 def reference() -> str:
@@ -22,7 +25,7 @@ def reference() -> str:
     os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
     os.environ.pop("LODESTAR_HOME", None)
     parts = ["# Commands\n\nMade from `--help` by `python docs/make_cli.py > docs/cli.md`.\n"]
-    for command in ("", *COMMANDS):
+    for command in ("", *commands(get_command(app))):
         shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="lodestar", terminal_width=100)
         title = f"lodestar {command}".strip()
         text = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())

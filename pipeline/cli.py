@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.estimate_cli import estimate
 from lodestar.pipeline.evaluate_cli import evaluate
 from lodestar.pipeline.headline_cli import headline
 from lodestar.pipeline.models_cli import models_app
@@ -20,6 +21,7 @@ from lodestar.pipeline.replay_cli import calibrate, replay
 from lodestar.pipeline.serve_cli import serve
 from lodestar.pipeline.ship_cli import ship
 from lodestar.pipeline.traces_cli import traces_app
+from lodestar.pipeline.validate_cli import validate
 from lodestar.pipeline.workload_cli import simulate, workload_app
 
 __all__ = ["app", "main"]
@@ -132,7 +134,9 @@ app.command()(tune)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(replay)
+app.command()(estimate)
 app.command()(headline)
+app.command()(validate)
 
 
 @app.command()

@@ -1,0 +1,71 @@
+"""The command `estimate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+
+__all__ = ["estimate"]
+
+
+def estimate(
+    dataset: Dataset,
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            "--policy",
+            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
+    ] = None,
+    one_step_only: Annotated[
+        bool, typer.Option("--one-step-only", help="Replay nothing: no closed loop stands beside the numbers.")
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 20,
+    arrivals_from: Annotated[
+        str | None, typer.Option("--arrivals-from", help="Dataset that has the arrival times of the same requests.")
+    ] = None,
+    warmup_ratio: Annotated[
+        float, typer.Option("--warmup-ratio", help="Share of the requests, from the first, that is left out.")
+    ] = 0.05,
+    slo_ttft_ms: Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")] = 2000.0,
+    home: Home = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Value policies on logged decisions by every estimator, one step beside closed loop."""
+    say_first_use()
+    from lodestar.data.workspace import Workspace
+    from lodestar.pipeline.estimating import estimate_dataset
+    from lodestar.pipeline.replay.policy_names import wants_models
+    from lodestar.pipeline.replay.settings import Settings
+    from lodestar.pipeline.replay.summary import Slo
+    from lodestar.pipeline.trained import trained_models
+    from lodestar.reports.estimate_tables import estimate_tables
+
+    workspace = Workspace.open(home)
+    settings = Settings(
+        policies=policy,
+        seeds=seeds,
+        seed=seed,
+        baseline=baseline,
+        slo=Slo(slo_ttft_ms),
+        arrivals_from=arrivals_from,
+        warmup_ratio=warmup_ratio,
+    )
+    with progress_bar("estimate") as update:
+        models = trained_models(workspace, dataset) if any(map(wants_models, policy)) else None
+        found = estimate_dataset(
+            workspace,
+            dataset,
+            settings,
+            not one_step_only,
+            models,
+            lambda what, k, n: update(done=k, of=n or None, what=what),
+        )
+    emit(as_json, found, lambda: estimate_tables(found))
