@@ -20,6 +20,8 @@ from lodestar.pipeline.estimation.estimators.sg_ipw import sg_ipw
 from lodestar.pipeline.estimation.estimators.sndr import sndr
 from lodestar.pipeline.estimation.estimators.snipw import snipw
 from lodestar.pipeline.estimation.estimators.switch_dr import switch_dr
+from lodestar.pipeline.estimation.intervals.ratio_bootstrap import ratio_bootstrap
+from lodestar.pipeline.estimation.intervals.simultaneous import compared
 from lodestar.pipeline.estimation.one_step import OneStepInput, direct_values, residuals, weights
 from one_step_world import changed, three_decisions, world
 
@@ -186,3 +188,11 @@ def test_choices_that_the_log_never_makes_count_as_a_cost_of_0_and_raw_weighting
     for estimator in (ipw, mipw):
         assert estimator(half).value < estimator(rows).value
         assert "which flatters the policy" in estimator(half).notes[0]
+
+
+def test_intervals_draw_enough_by_default_and_by_blocks() -> None:
+    """A hundred draws of single requests, obp's default, leave the ends of an interval to luck."""
+    for drawn in (ratio_bootstrap, compared):
+        parameters = inspect.signature(drawn).parameters
+        assert parameters["draws"].default >= 1000
+        assert parameters["block"].default is None  # a twelfth of the log
