@@ -14,13 +14,20 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Dataset", "Home", "Json", "Seed", "emit", "progress_bar", "say_first_use"]
+__all__ = ["Dataset", "Home", "Json", "Policies", "Seed", "emit", "progress_bar", "say_first_use"]
 
 Home = Annotated[
     Path | None,
     typer.Option("--home", envvar="LODESTAR_HOME", help="Workspace directory.", show_default="./.lodestar"),
 ]
 Dataset = Annotated[str, typer.Argument(help="Name of an ingested dataset.")]
+Policies = Annotated[
+    list[str],
+    typer.Option(
+        "--policy",
+        help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Makes the run repeatable.")]
 

@@ -6,34 +6,23 @@ from typing import Annotated
 
 import typer
 
-from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.console import Dataset, Home, Json, Policies, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Seeds, SloTtftMs, WarmupRatio
 
 __all__ = ["estimate"]
 
 
 def estimate(
     dataset: Dataset,
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            "--policy",
-            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
-        ),
-    ],
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
-    ] = None,
+    policy: Policies,
+    baseline: Baseline = None,
     one_step_only: Annotated[
         bool, typer.Option("--one-step-only", help="Replay nothing: no closed loop stands beside the numbers.")
     ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 20,
-    arrivals_from: Annotated[
-        str | None, typer.Option("--arrivals-from", help="Dataset that has the arrival times of the same requests.")
-    ] = None,
-    warmup_ratio: Annotated[
-        float, typer.Option("--warmup-ratio", help="Share of the requests, from the first, that is left out.")
-    ] = 0.05,
-    slo_ttft_ms: Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")] = 2000.0,
+    seeds: Seeds = 20,
+    arrivals_from: ArrivalsFrom = None,
+    warmup_ratio: WarmupRatio = 0.05,
+    slo_ttft_ms: SloTtftMs = 2000.0,
     home: Home = None,
     as_json: Json = False,
     seed: Seed = 0,

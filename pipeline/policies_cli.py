@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.console import Dataset, Home, Json, Policies, Seed, emit, progress_bar, say_first_use
 
 __all__ = ["policies_app"]
 
@@ -30,13 +30,7 @@ def policies(context: typer.Context, home: Home = None, as_json: Json = False, s
 @policies_app.command()
 def score(
     dataset: Dataset,
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            "--policy",
-            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
-        ),
-    ],
+    policy: Policies,
     to: Annotated[
         Path | None,
         typer.Option("--to", help="File for the probability of every candidate: .parquet, .jsonl or .csv."),

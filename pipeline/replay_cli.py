@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lodestar.pipeline.console import Dataset, Home, Json, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.console import Dataset, Home, Json, Policies, Seed, emit, progress_bar, say_first_use
+from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Seeds, SloTtftMs, WarmupRatio
 
 __all__ = ["calibrate", "replay"]
 
@@ -40,24 +41,14 @@ def calibrate(
 
 def replay(
     dataset: Dataset,
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            "--policy",
-            help="Policy with settings, NAME,key=value, or FILE.py:CLASS; again for more: see lodestar policies.",
-        ),
-    ],
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Replays of each policy.")] = 20,
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Compare with this one.", show_default="the first")
-    ] = None,
+    policy: Policies,
+    seeds: Seeds = 20,
+    baseline: Baseline = None,
     measured: Annotated[
         list[str] | None,
         typer.Option("--measured", help="Dataset with measured outcomes of the same traffic; again for more."),
     ] = None,
-    arrivals_from: Annotated[
-        str | None, typer.Option("--arrivals-from", help="Dataset that has the arrival times of the same requests.")
-    ] = None,
+    arrivals_from: ArrivalsFrom = None,
     engine: Annotated[
         str | None,
         typer.Option("--engine", help="Engine preset: see lodestar engines.", show_default="fitted to the log"),
@@ -116,10 +107,8 @@ def replay(
     record: Annotated[
         str | None, typer.Option("--record", help="Directory or file to write the replays to as decision logs.")
     ] = None,
-    warmup_ratio: Annotated[
-        float, typer.Option("--warmup-ratio", help="Share of the requests, from the first, that is left out.")
-    ] = 0.05,
-    slo_ttft_ms: Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")] = 2000.0,
+    warmup_ratio: WarmupRatio = 0.05,
+    slo_ttft_ms: SloTtftMs = 2000.0,
     slo_tpot_ms: Annotated[float, typer.Option("--slo-tpot-ms", min=0, help="TPOT that is still good.")] = 200.0,
     home: Home = None,
     as_json: Json = False,

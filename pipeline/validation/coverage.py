@@ -14,6 +14,7 @@ from lodestar.pipeline.estimation.intervals.cressie_read import cressie_read
 from lodestar.pipeline.estimation.intervals.empirical_bernstein import empirical_bernstein
 from lodestar.pipeline.estimation.intervals.interval import Interval
 from lodestar.pipeline.estimation.intervals.linearised import linearised_interval
+from lodestar.pipeline.estimation.tails.support import effective_size
 from lodestar.pipeline.validation.bandit_logs import COSTS, SETTINGS, BanditLogs, Setting, bandit_logs
 
 __all__ = ["LINEARISED", "Coverage", "Weighed", "coverage_table", "covered", "dr_interval", "snipw_interval"]
@@ -40,7 +41,7 @@ class Weighed(NamedTuple):
         >>> Weighed.of(np.array([0.0, 4.0, 0.0, 0.0]))
         Weighed(ess_ratio=0.25, largest=4.0)
         """
-        return cls(float(weight.sum() ** 2 / np.sum(weight**2) / len(weight)), float(weight.max()))
+        return cls(effective_size(weight) / len(weight), float(weight.max()))
 
 
 @dataclass(frozen=True, slots=True)

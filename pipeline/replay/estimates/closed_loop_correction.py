@@ -2,9 +2,9 @@
 
 Corrected: V_sim(π) · V_log / V_sim(b), with V_sim(b) the free run of the logging policy b, or the replay of its choices
 where it is not known. The ratio is right where the simulator is off by the same factor for every policy, as it is when
-all engines are a little slow. It is not where the error depends on the policy: on a known truth it brought policies
-that look at queues from 13–50 % to 2–3 %, and left those that live on the cache at 27–30 %. So it stands beside the raw
-number and never in its place.
+all engines are a little slow. It is not where the error depends on the policy: in the queueing world of
+docs/validation.md, with a wrong simulator, it helps policies that look at queues and hardly those that live on the
+cache. So it stands beside the raw number and never in its place.
 """
 
 from __future__ import annotations
