@@ -1,7 +1,7 @@
 """Dynamo's own selection service behind a pipe: one JSON operation a line in, one JSON answer a line out.
 
 Runs in the peer's environment, by itself; it imports nothing of ours. KV events go as engines send them: by a ZMQ
-publisher for each worker. An operation that changes the index of cached blocks answers when the index has it.
+publisher for each worker. An operation that changes what the router knows answers when the router knows it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,14 @@ class Service:
         await self.events(worker, [])
 
     async def leave(self, worker: int) -> None:
-        """Take a worker off the catalog."""
+        """Take a worker off the catalog, and wait until the router has forgotten it: the call returns before that."""
         await self.service.delete_worker(worker)
         self.publishers.pop(worker).close()
+        limit = time.monotonic() + PATIENCE_S
+        while worker in self.loads():
+            if time.monotonic() > limit:
+                raise TimeoutError(f"worker {worker}: the router still counts it after {PATIENCE_S:g} s")
+            await asyncio.sleep(0.0001)
 
     async def select(self, request_id: str, tokens: list[int]) -> dict[str, Any]:
         """Tell what the router believes and counts before it decides, let it decide, and book the request."""
