@@ -11,7 +11,7 @@ import polars as pl
 from leaderboard_runs import NOT_RANKED, REFERENCE
 from numpy.typing import NDArray
 
-from lodestar.pipeline.replay.intervals import expanded_interval
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
 from lodestar.reports.headline import geometric_mean
 
 __all__ = ["CELL", "VARIANTS", "Standing", "cells_of", "geometric_mean", "interval", "standings"]

@@ -16,14 +16,14 @@ from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.fit import fit
 from lodestar.models.parameters import Parameters
 from lodestar.models.rows import rows_of
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.resampling import resampled_means, resamples
 from lodestar.pipeline.headline.rivals import mark_of
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.intervals import expanded_interval
 from lodestar.pipeline.replay.lower_bound import lower_bound_ms as bound_ms
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
-from lodestar.pipeline.replay.resampling import resampled_means, resamples
 from lodestar.pipeline.replay.routing.contract import Models, Policy
 from lodestar.pipeline.replay.tuning.parts import parts_of
 from lodestar.pipeline.replay.tuning.study import Search, search

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.resampling import resampled_means, resampled_quantiles, resamples
 from lodestar.pipeline.headline.runs import Runs
-from lodestar.pipeline.replay.intervals import expanded_interval
-from lodestar.pipeline.replay.resampling import resampled_means, resampled_quantiles, resamples
 
 __all__ = ["BLOCKS", "PARTS", "STATISTICS", "Level", "Levels", "interval_of", "levels", "log_ratio"]
 

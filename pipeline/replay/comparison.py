@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.pipeline.replay.intervals import simultaneous_intervals
-from lodestar.pipeline.replay.ranks import rank_probabilities
-from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resampled_quantiles
+from lodestar.pipeline.estimation.intervals.block_bootstrap import simultaneous_intervals
+from lodestar.pipeline.estimation.intervals.ranks import rank_probabilities
+from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resampled_quantiles
 
 __all__ = ["TailComparison", "compared_means", "compared_tails"]
 

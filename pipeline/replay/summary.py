@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.log import Workload
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.comparison import compared_means, compared_tails
 from lodestar.pipeline.replay.flags import flags_of, stability_of
-from lodestar.pipeline.replay.intervals import expanded_interval
-from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.state import CANCELLED, LOST
 from lodestar.pipeline.replay.window import WARMUP_RATIO, Window, window_of
 

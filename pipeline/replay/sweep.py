@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.resampling import resampled_quantiles, resamples
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.intervals import expanded_interval
 from lodestar.pipeline.replay.parallel import SERIAL, AnyPolicy, Mapper, begin
-from lodestar.pipeline.replay.resampling import resampled_quantiles, resamples
 from lodestar.pipeline.replay.summary import Slo, summary
 from lodestar.pipeline.replay.sweep_points import Sweep, cluster_at, points
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
+from lodestar.pipeline.estimation.intervals.block_bootstrap import block_bootstrap_mean
 from lodestar.pipeline.replay.cluster import Cluster
-from lodestar.pipeline.replay.intervals import block_bootstrap_mean
 from lodestar.pipeline.replay.policy_names import make_policy
 
 RUNS = 15

@@ -12,11 +12,11 @@ from scipy.special import stdtr
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.blocks import block_of, block_se, block_sums, blocks_in
+from lodestar.pipeline.estimation.intervals.block_bootstrap import simultaneous_intervals
 from lodestar.pipeline.estimation.intervals.interval import ALONG_PATH, OVER_TRAFFIC
+from lodestar.pipeline.estimation.intervals.ranks import rank_probabilities
 from lodestar.pipeline.estimation.intervals.ratio_bootstrap import drawn_blocks
 from lodestar.pipeline.estimation.one_step import Valued
-from lodestar.pipeline.replay.intervals import simultaneous_intervals
-from lodestar.pipeline.replay.ranks import rank_probabilities
 
 __all__ = ["Difference", "compared", "holm"]
 

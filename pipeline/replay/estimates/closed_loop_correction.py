@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.log import RequestLog
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.intervals import expanded_interval
 from lodestar.pipeline.replay.parallel import SERIAL, Mapper
-from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.window import WARMUP_RATIO, window_of
 

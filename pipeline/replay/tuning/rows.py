@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval, simultaneous_intervals
+from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resampled_quantiles, resamples
 from lodestar.pipeline.replay.cluster import Outcome
-from lodestar.pipeline.replay.intervals import expanded_interval, simultaneous_intervals
 from lodestar.pipeline.replay.parallel import AnyPolicy
-from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resampled_quantiles, resamples
 
 __all__ = ["Variant", "tuning_rows"]
 

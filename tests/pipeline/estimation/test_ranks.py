@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lodestar.pipeline.replay.ranks import rank_probabilities
-from lodestar.pipeline.replay.resampling import resampled_means, resamples
+from lodestar.pipeline.estimation.intervals.ranks import rank_probabilities
+from lodestar.pipeline.estimation.resampling import resampled_means, resamples
 
 
 def test_policies_far_apart_have_certain_ranks() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 from lodestar.data.errors import DataError
-from lodestar.pipeline.replay.resampling import resampled_means, resamples
+from lodestar.pipeline.estimation.resampling import resampled_means, resamples
 
 __all__ = ["block_bootstrap_mean", "expanded_interval", "simultaneous_intervals"]
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from lodestar.data.errors import ConfigError, DataError
+from lodestar.pipeline.estimation.intervals.block_bootstrap import block_bootstrap_mean, simultaneous_intervals
+from lodestar.pipeline.estimation.resampling import resamples
 from lodestar.pipeline.replay.comparison import compared_means
-from lodestar.pipeline.replay.intervals import block_bootstrap_mean, simultaneous_intervals
-from lodestar.pipeline.replay.resampling import resamples
 
 Floats = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
-from lodestar.pipeline.replay import resampling
-from lodestar.pipeline.replay.resampling import Resamples, resampled_means, resampled_quantiles, resamples
+from lodestar.pipeline.estimation import resampling
+from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resampled_quantiles, resamples
 
 Floats = NDArray[np.float64]
 
