@@ -10,7 +10,8 @@ from lodestar.pipeline.replay.calibration.files import calibrated_engines
 from lodestar.pipeline.replay.estimates.one_step import one_step
 from lodestar.pipeline.replay.logged_traffic import logged_traffic
 from lodestar.pipeline.replay.policy_names import find_policy
-from lodestar.pipeline.replay.replay import Progress, replay
+from lodestar.pipeline.replay.prepare import Progress
+from lodestar.pipeline.replay.replay import replay
 from lodestar.pipeline.replay.routing.contract import Fleet, Models
 from lodestar.pipeline.replay.settings import Settings
 

@@ -91,13 +91,13 @@ class PolicyState:
         """
         index, start = self._requests, self._path_end
         self._requests += 1
-        for depth, block in enumerate(blocks):
-            node = self._node_of.setdefault(block, len(self._node_of))
-            self._path = _with_room(self._path, self._path_end + 1)
-            self._path[self._path_end] = node
-            self._path_end += 1
-            self._node_end = _with_room(self._node_end, node + 1)
-            self._node_end[node] = (depth + 1) * self.block_tokens
+        known = self._node_of
+        nodes = [known.setdefault(block, len(known)) for block in blocks]
+        self._path_end = start + len(nodes)
+        self._path = _with_room(self._path, self._path_end)
+        self._path[start : self._path_end] = nodes
+        self._node_end = _with_room(self._node_end, len(known))
+        self._node_end[nodes] = self.block_tokens * np.arange(1, len(nodes) + 1)
         self._make_room()
         return Request(index, float(now_s), float(prompt_tokens), session, start, self._path_end)
 
