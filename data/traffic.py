@@ -70,7 +70,7 @@ def instance_loads(log: RequestLog) -> list[dict[str, float | None]]:
 
 
 def propensity_support(log: RequestLog, propensity: Floats) -> dict[str, Any] | None:
-    """Say how far the logged choices spread over the candidates: what one-step estimates live on.
+    """Say how far the logged choices spread over the candidates: what importance weights live on.
 
     `effective_candidates` is 1 / Σ p² of the candidates, averaged; `rare_ratio` the share of decisions whose choice
     had a probability below 1 %; `excluded_ratio` the share of candidates that could not be chosen. None where no

@@ -12,12 +12,13 @@ from lodestar.data.log import Floats, RequestLog, Workload
 from lodestar.data.reconstruction.latencies import has_no_times
 from lodestar.data.reconstruction.reconstruct import e2e_ms_of, tpot_ms_of
 
-__all__ = ["FEWEST_FITTED", "FEWEST_ONE_STEP", "FITTED_SHARE", "allowed_uses"]
+__all__ = ["FEWEST_FITTED", "FEWEST_ONE_STEP", "FITTED_SHARE", "WARMUP_RATIO", "allowed_uses"]
 
 # The limits of the stages above, which this stage cannot import; a test compares them.
 FITTED_SHARE: Final = 0.7  # of the requests, in dispatch order, fits a model; the rest judges it
 FEWEST_FITTED: Final = 50  # requests that the fitted part must hold
-FEWEST_ONE_STEP: Final = 200  # decisions with a propensity and a TTFT
+FEWEST_ONE_STEP: Final = 200  # decisions with a TTFT, after the warm-up
+WARMUP_RATIO: Final = 0.05  # of the requests, from the first, stand in no estimate
 
 Bools = NDArray[np.bool_]
 Rule = tuple[bool, str | None]
@@ -27,6 +28,8 @@ def allowed_uses(
     log: RequestLog, workload: Workload | None, no_workload: str | None, propensity: Floats, note: str | None
 ) -> dict[str, dict[str, Any]]:
     """Judge each use; the first thing that is missing is the reason why not.
+
+    One step needs a predictor, which can speak without propensities; whatever weighs decisions needs those.
 
     Args:
         log: the dataset.
@@ -43,9 +46,12 @@ def allowed_uses(
         "no candidates are logged: what the router knew of each instance is missing",
     )
     first_token = (not (decided & ~np.isnan(log.ttft_ms)).any(), "no TTFT is logged")
+    few, unweighted = _one_step(log, propensity, note)
+    one_step = (undecided, no_candidates, first_token, *replay, few)
     uses = {
         "train": (undecided, *(() if has_no_times(log) else replay), *_train(log, workload, decided)),
-        "one-step": (undecided, no_candidates, first_token, *replay, _one_step(log, propensity, note)),
+        "one-step": one_step,
+        "weighted one-step": (*one_step, unweighted),
         "replay": replay,
         "calibrate": (*replay, *_calibrate(log)),
     }
@@ -83,13 +89,19 @@ def _fitted(rows: NDArray[np.int64], arrived_at_s: Floats, finished_at_s: Floats
     return int((finished_at_s[early] <= arrived_at_s[later[0]]).sum())
 
 
-def _one_step(log: RequestLog, propensity: Floats, note: str | None) -> Rule:
+def _one_step(log: RequestLog, propensity: Floats, note: str | None) -> tuple[Rule, Rule]:
+    """Return what any estimate needs, and what weights need; where some propensities are known, only those count."""
     if not len(log.instances):
-        return True, "no instances are logged"
-    candidate = log.candidate[np.arange(len(log)), log.chosen]
-    usable = int(((log.chosen >= 0) & (log.ttft_ms > 0) & (propensity > 0) & candidate).sum())
-    few = f"{usable} requests have a decision, its propensity and a TTFT; expected at least {FEWEST_ONE_STEP}"
-    return usable < FEWEST_ONE_STEP, note if note and usable == 0 else few
+        return (True, "no instances are logged"), (False, None)
+    counted = np.arange(len(log)) >= int(WARMUP_RATIO * len(log))
+    shown = counted & (log.chosen >= 0) & (log.ttft_ms > 0) & log.candidate[np.arange(len(log)), log.chosen]
+    weighable = shown & (propensity > 0)
+    usable, what = (weighable, ", its propensity") if weighable.any() else (shown, "")
+    few = (
+        f"{usable.sum()} requests after the warm-up have a decision{what} and a TTFT; "
+        f"expected at least {FEWEST_ONE_STEP}"
+    )
+    return (bool(usable.sum() < FEWEST_ONE_STEP), few), (not weighable.any(), note or "no propensity is above 0")
 
 
 def _calibrate(log: RequestLog) -> tuple[Rule, ...]:

@@ -58,7 +58,7 @@ Settings are written behind the name: `NAME,key=value,key=value`. A setting with
 
 `epsilon:NAME` sends a share of the requests (`epsilon=0.1`) anywhere, each instance alike; `softmax:NAME` draws with
 p ∝ exp(-(c - min c) / ((max c - min c) · `temperature`)) for the policy's costs c (`temperature=0.1`). With `epsilon:`
-every candidate has a known chance, as one-step estimates need it; with `softmax:` every one that the rule does not rule
+every candidate has a known chance, as importance weights need it; with `softmax:` every one that the rule does not rule
 out. They wrap compiled policies.
 
 """

@@ -20,6 +20,8 @@ __all__ = ["ingest_tables", "inspect_tables", "reject_tables"]
 BARS: Final = "▁▂▃▄▅▆▇█"
 RAW_CHARACTERS: Final = 160
 
+_UNWEIGHTED: Final = "One step without weights is dm, the predictor, alone: no tails and no derivatives."
+
 SPREADS: Final = {
     PROMPT_TOKENS: ("prompt", "tokens"),
     OUTPUT_TOKENS: ("output", "tokens"),
@@ -186,7 +188,8 @@ def _uses(summary: Mapping[str, Any]) -> Grid:
         Column("", "", [_allowed(verdict["allowed"]) for verdict in allows.values()], left=True),
         Column("", "", [Cell(verdict["why_not"] or "") for verdict in allows.values()], left=True),
     ]
-    return Grid("What it can be used for", columns)
+    unweighted = [allows[use]["allowed"] for use in ("one-step", "weighted one-step")] == [True, False]
+    return Grid("What it can be used for", columns, [_UNWEIGHTED] if unweighted else [])
 
 
 def _allowed(allowed: bool) -> Cell:

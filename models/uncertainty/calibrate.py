@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ __all__ = ["calibrate", "calibrate_on", "settled", "stated_elsewhere"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+_LARGEST_LOG_MS: Final = float(np.log(np.finfo(np.float64).max))
 
 
 def calibrate(model: LatencyModel, rows: Rows) -> tuple[Floats, LatencyModel]:
@@ -41,12 +44,26 @@ def calibrate_on(
         until_s: what finishes later is not learned: the last arrival.
 
     Returns:
-        what the model states of the batch (ms), (n, 3); the model then, and the rows that it has not learned.
+        what the model states of the batch (ms), (n, 3), infinite where it states no bound; the model then, and the rows
+        that it has not learned.
     """
     every, first = in_flight.then(stated_elsewhere(rows)), len(in_flight)
     after, followed, learned = _followed(model, every, first, until_s)
     stated = (followed.raw_log_ms + followed.offsets)[first:]
-    return np.exp(np.maximum.accumulate(stated, axis=1)), after, followed.only(~learned)
+    return _in_ms(np.maximum.accumulate(stated, axis=1)), after, followed.only(~learned)
+
+
+def _in_ms(log_ms: Floats) -> Floats:
+    """Return milliseconds; infinite, which is no bound at all, where they are more than a float holds.
+
+    Offsets grow for as long as rows miss them, and in proportion to a tail that lower bounds stretch. In an outage,
+    where all that is known of most rows is that they took longer, both go on without limit: what a P90 of most recent
+    requests is, nobody knows. Coverage counts such a row as covered, and `losses` has no loss of it.
+
+    >>> _in_ms(np.array([0.0, 2894.3])).tolist()
+    [1.0, inf]
+    """
+    return np.exp(np.where(log_ms > _LARGEST_LOG_MS, np.inf, log_ms))
 
 
 def settled(model: LatencyModel, in_flight: InFlight, until_s: float) -> tuple[LatencyModel, InFlight]:

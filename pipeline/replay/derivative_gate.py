@@ -80,7 +80,7 @@ def derivative_comparisons(
     known = _decided(log, propensity)[rows.start : rows.stop]
     if why := _why_not(log, rows, known):
         return [], [f"no derivative is compared: {why}"]
-    tried = {name: policy for name, policy in policies.items() if policy.name != logging_policy.name}
+    tried = {name: policy for name, policy in policies.items() if policy != logging_policy}
     scored, notes = _scored(dict(list(tried.items())[:MOST_POLICIES]), log, cluster, rows, propensity, known)
     if len(tried) > MOST_POLICIES:
         notes.append(f"derivatives not compared, to save time: {', '.join(list(tried)[MOST_POLICIES:])}")

@@ -16,10 +16,10 @@ from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, can_
 from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
 from lodestar.pipeline.replay.chosen_engines import Engines
 from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.logged_policy import could_have_given, named_policy
 from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper
-from lodestar.pipeline.replay.policies import POLICIES
-from lodestar.pipeline.replay.policy_names import make_policy
-from lodestar.pipeline.replay.routing.contract import NOTHING, Policy
+from lodestar.pipeline.replay.policies.random_choice import RandomChoice
+from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.trust import Trust, judge, unjudged
 
 __all__ = ["cluster_as_logged", "judged", "logging_policy"]
@@ -53,7 +53,11 @@ def judged(
         )
     with open_store(workspace) as con:
         measured = measured_arms_of(con, log)
-    trust = judge(log, as_logged, logging_policy(log, propensity), measured, arms, cores, policies)
+    made_by = logging_policy(log, propensity)
+    trust = judge(log, as_logged, made_by, measured, arms, cores, policies)
+    if log.policy and (named := named_policy(log.policy)) is not None and named != made_by:
+        doubt = f"the log names {log.policy}, which cannot have given its propensities: it is not taken for the policy"
+        trust = replace(trust, notes=[*trust.notes, doubt])
     if changed and trust.verdict == "trusted":
         trust = replace(trust, verdict="not judged", reasons=[_CHANGED])
     elif changed:
@@ -65,10 +69,10 @@ def judged(
 
 
 def logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
-    """Return the policy that made the log, where it is known by name or by its uniform propensities."""
-    known = {policy.name for policy in POLICIES if policy.predictor == NOTHING}
-    if log.policy in known:
-        return make_policy(log.policy)
+    """Return the policy that made the log, where its name, settings and all, or uniform propensities tell it."""
+    named = named_policy(log.policy) if log.policy else None
+    if named is not None and could_have_given(named, log):
+        return named
     decided = log.chosen >= 0
     uniform = np.isclose(propensity[decided] * log.candidate[decided].sum(axis=1), 1.0)
-    return make_policy("random") if decided.any() and uniform.all() else None
+    return RandomChoice() if decided.any() and uniform.all() else None

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lodestar.data import schema as s
 from lodestar.data import uses
+from lodestar.data.errors import DataError
 from lodestar.data.formats.native import write_decision_log
 from lodestar.data.ingest import IngestReport, ingest
 from lodestar.data.inspect import inspect_dataset
@@ -20,9 +22,12 @@ from lodestar.data.store import open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.candidate import TRAINING_SHARE
 from lodestar.models.fit import MIN_ROWS
+from lodestar.pipeline.estimating import estimate_dataset
 from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS
 from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE as CALIBRATION_SHARE
 from lodestar.pipeline.replay.estimates.logged_inputs import FEWEST_REQUESTS as FEWEST_ESTIMATED
+from lodestar.pipeline.replay.settings import Settings
+from lodestar.pipeline.replay.window import WARMUP_RATIO
 
 Ingested = tuple[Workspace, dict[str, IngestReport]]
 
@@ -36,9 +41,9 @@ def allowed(summary: dict[str, object]) -> dict[str, bool]:
 @pytest.mark.parametrize(
     ("name", "uses"),
     [
-        ("sharing47-random", {"train", "one-step", "replay", "calibrate"}),
-        ("sharing47-prefix", {"train", "replay", "calibrate"}),
-        ("klog-rl", {"train", "replay", "calibrate"}),
+        ("sharing47-random", {"train", "one-step", "weighted one-step", "replay", "calibrate"}),
+        ("sharing47-prefix", {"train", "one-step", "replay", "calibrate"}),
+        ("klog-rl", {"train", "one-step", "replay", "calibrate"}),
         ("klog-2026", {"replay"}),
         ("mooncake", {"replay"}),
         ("azure", {"replay"}),
@@ -97,6 +102,7 @@ def test_the_limits_are_those_of_the_commands() -> None:
     assert uses.FITTED_SHARE == TRAINING_SHARE == CALIBRATION_SHARE
     assert uses.FEWEST_FITTED == MIN_ROWS == FEWEST_REQUESTS
     assert uses.FEWEST_ONE_STEP == FEWEST_ESTIMATED
+    assert uses.WARMUP_RATIO == WARMUP_RATIO
 
 
 def quick(log: RequestLog) -> RequestLog:
@@ -158,11 +164,42 @@ def test_a_log_without_any_finish_does_not_train(
     assert why == "no request has a decision, TTFT or TPOT, and the time of its finish"
 
 
-def test_one_step_needs_decisions_with_a_propensity(
+def known_of(log: RequestLog, known: NDArray[np.bool_]) -> RequestLog:
+    """The same log with the propensities of these decisions alone."""
+    return dataclasses.replace(
+        log,
+        propensity=np.where(known, log.propensity, np.nan),
+        probability=np.where(known[:, None], log.probability, np.nan),
+    )
+
+
+@pytest.mark.parametrize(("known", "fine"), [(0, (True, False)), (150, (False, False)), (250, (True, True))])
+def test_one_step_goes_without_propensities_and_weights_do_not(
+    known: int, fine: tuple[bool, bool], made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
+) -> None:
+    """As `lodestar estimate` does: without any, dm speaks for all decisions; with some, all speak for those alone."""
+    log = known_of(quick(made_log(n=400)), np.arange(400) >= 400 - known)
+    write_decision_log(tmp_path / "log.jsonl", log)
+    ingest(workspace, [tmp_path / "log.jsonl"], "d")
+    told = inspect_dataset(workspace, "d")["allows"]
+    assert (told["one-step"]["allowed"], told["weighted one-step"]["allowed"]) == fine
+    settings = Settings(["random"])
+    if not fine[0]:
+        assert told["one-step"]["why_not"].startswith("150 requests after the warm-up have a decision, its propensity")
+        with pytest.raises(DataError, match="no one-step estimates"):
+            estimate_dataset(workspace, "d", settings, closed_loop=False)
+        return
+    found = estimate_dataset(workspace, "d", settings, closed_loop=False)["one_step"]
+    assert (len({row["estimator"] for row in found}) > 1) == fine[1]
+    if not fine[1]:
+        assert told["weighted one-step"]["why_not"].startswith("no propensities are logged, and 400 decisions are too")
+
+
+def test_one_step_counts_what_is_left_after_the_warm_up(
     made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
 ) -> None:
-    why = summary_of(quick(made_log(n=100)), workspace, tmp_path)["allows"]["one-step"]["why_not"]
-    assert why == "100 requests have a decision, its propensity and a TTFT; expected at least 200"
+    why = summary_of(quick(made_log(n=200)), workspace, tmp_path)["allows"]["one-step"]["why_not"]
+    assert why == ("190 requests after the warm-up have a decision, its propensity and a TTFT; expected at least 200")
 
 
 def test_an_instance_that_joins_halfway_is_named(

@@ -197,6 +197,7 @@ def add_timeouts(workspace: Workspace, log: RequestLog) -> None:
     ingest(workspace, [path], "made")
 
 
+@pytest.mark.filterwarnings("error:overflow")
 def test_an_outage_is_scored_and_what_follows_is_learned(
     workspace: Workspace, make_log: MakeLog, add_log: AddLog
 ) -> None:

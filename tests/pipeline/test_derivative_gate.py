@@ -17,10 +17,11 @@ from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.derivative_gate import derivative_comparisons
 from lodestar.pipeline.replay.gates import RUNS, Comparison, gates_of
+from lodestar.pipeline.replay.judging import logging_policy
 from lodestar.pipeline.replay.parallel import SERIAL
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.policy_names import make_policy
-from lodestar.pipeline.replay.record import recorded_log
+from lodestar.pipeline.replay.record import Names, recorded_log
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.trust import judge
 
@@ -45,7 +46,7 @@ def cluster(engine: EngineModel = TRUTH, requests: int = 2000) -> Cluster:
 def recorded(seed: int = 0, policy: str = "random", requests: int = 2000) -> RequestLog:
     made = cluster(requests=requests)
     outcome = made.replay(make_policy(policy), seed=100 + seed, record=True)
-    return recorded_log(policy, made, make_policy(policy), outcome)
+    return recorded_log(policy, made, make_policy(policy), outcome, names=Names(policy=policy))
 
 
 @cache
@@ -96,10 +97,8 @@ def test_a_policy_asked_along_a_replay_says_what_it_says_of_its_log(name: str) -
     assert np.isnan(silent.probabilities).all()
 
 
-def notes_of(log: RequestLog, policies: dict[str, Policy], logging_policy: str = "random") -> list[str]:
-    compared, notes = derivative_comparisons(
-        log, cluster(requests=len(log)), make_policy(logging_policy), policies, SERIAL
-    )
+def notes_of(log: RequestLog, policies: dict[str, Policy], made_by: str = "random") -> list[str]:
+    compared, notes = derivative_comparisons(log, cluster(requests=len(log)), make_policy(made_by), policies, SERIAL)
     assert compared == []
     return notes
 
@@ -144,3 +143,14 @@ def test_judging_compares_policies_where_it_is_given_some_and_knows_what_made_th
     assert [name for name in names if name.startswith("derivative")] == ["derivative_least-request_error"]
     assert not any(gate.name.startswith("derivative") for gate in of(RandomChoice()).gates)
     assert of(None, policies=towards).notes == ["no derivative is compared: the policy that made the log is not known"]
+
+
+def test_a_log_that_names_its_settings_is_judged_by_its_own_policy_and_towards_the_same_one_set_otherwise() -> None:
+    text, other = "epsilon:least-request,epsilon=0.3", "epsilon:least-request,epsilon=0.8"
+    log, made = recorded(policy=text, requests=600), cluster(requests=600)
+    made_by = logging_policy(log, log.propensity)
+    assert made_by == make_policy(text)
+    gates = judge(log, made, made_by, policies={each: make_policy(each) for each in (text, other)}).gates
+    assert {"free_run_ttft_mean_error", f"derivative_{other}_error"} <= {gate.name for gate in gates}
+    assert f"derivative_{text}_error" not in {gate.name for gate in gates}
+    assert all(gate.passed for gate in gates)

@@ -69,7 +69,8 @@ SUMMARY = {
     "propensity": {"known_ratio": 1.0, "note": "uniform over the candidates", "support": None},
     "allows": {
         "train": {"allowed": True, "why_not": None},
-        "one-step": {"allowed": False, "why_not": "no propensities are logged"},
+        "one-step": {"allowed": True, "why_not": None},
+        "weighted one-step": {"allowed": False, "why_not": "no propensities are logged"},
     },
 }
 
@@ -259,11 +260,23 @@ def test_an_ingest_report_accounts_for_every_row() -> None:
 def test_a_summary_says_what_a_dataset_allows_and_why_not() -> None:
     text = drawn(inspect_tables(SUMMARY), 80)
     assert "2,491 requests to 1 instances, logged under random" in text
-    assert "no propensities are logged" in text
+    assert "weighted one-step  no   no propensities are logged" in text
     assert "random.csv line 7" in text
     assert "9.0 % of prompt tokens stand in a prefix that an earlier request had" in without_breaks(text)
     assert "7.50 to 7.50, 2 equal spans" in text
     assert "TPOT" not in text
+
+
+@pytest.mark.parametrize(
+    ("any_at_all", "weighted", "said"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_a_summary_says_what_one_step_is_without_weights(any_at_all: bool, weighted: bool, said: bool) -> None:
+    allows = {
+        "one-step": {"allowed": any_at_all, "why_not": None if any_at_all else "no TTFT is logged"},
+        "weighted one-step": {"allowed": weighted, "why_not": None if weighted else "no TTFT is logged"},
+    }
+    text = without_breaks(drawn(inspect_tables({**SUMMARY, "allows": allows}), 120))
+    assert ("is dm, the predictor, alone" in text) == said
 
 
 def test_result_json_has_the_layout_that_the_tables_read(make_replay) -> None:

@@ -17,6 +17,7 @@ from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.estimates.closed_loop_correction import Correction
 from lodestar.pipeline.replay.estimates.one_step import OneStep
 from lodestar.pipeline.replay.estimates.simulated_one_step import simulated_ttft_ms
+from lodestar.pipeline.replay.logged_policy import named_policy
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.reports.numbers import number
 
@@ -60,6 +61,7 @@ def gap_rows(
     simulated, notes = _simulated(log, cluster, steps)
     forced = cluster.replay(forced=known_choices(log))
     closed = {row["policy"]: row for row in summarised}
+    own = next((row for name, row in closed.items() if made_by is not None and named_policy(name) == made_by), None)
     rows = []
     for policy, value in values.items():
         row = closed[policy]
@@ -75,7 +77,7 @@ def gap_rows(
             "replayed_hit_ratio": row["hit_ratio"],
             "logged_queue_ms": _queue_ms([forced], counted),
             "replayed_queue_ms": _queue_ms(outcomes[policy], counted),
-            **_corrected(correction, policy, closed.get(made_by.name) if made_by else None),
+            **_corrected(correction, policy, own),
         }
         rows.append({**found, "sentence": _sentence(found)})
     return rows, [*_reference(log, correction, made_by, counted), *notes]

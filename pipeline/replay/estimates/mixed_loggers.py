@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.data.errors import ConfigError, DataError
+from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog, Workload
 from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import Estimator
@@ -19,8 +19,7 @@ from lodestar.pipeline.estimation.loggers import balanced, stratified, weighted_
 from lodestar.pipeline.estimation.one_step import OneStepInput, Valued
 from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.estimates.logged_inputs import LoggedInputs
-from lodestar.pipeline.replay.policy_file import is_python_policy
-from lodestar.pipeline.replay.policy_names import find_policy
+from lodestar.pipeline.replay.logged_policy import named_policy
 from lodestar.pipeline.replay.routing.contract import Fleet
 
 __all__ = ["logger_probabilities", "mixed_estimates"]
@@ -36,15 +35,11 @@ def logger_probabilities(
 ) -> tuple[Floats | None, str | None]:
     """Return the probability that each router of the log would have made each choice, shape (loggers, n), or why not.
 
-    A router is asked by the name that it has in the log, where Lodestar knows a policy of that name. A name that is a
-    file's is not known: a log must not make code run.
+    A router is asked by the name that it has in the log, where Lodestar has a policy of that name.
     """
     found: list[Floats] = []
     for name in log.loggers:
-        try:
-            policy = None if is_python_policy(name) else find_policy(name, None)
-        except ConfigError:
-            policy = None
+        policy = named_policy(name)
         if policy is None:
             return None, f"no balanced estimates: {name} of the log is no policy that is known here"
         scored = score_decisions(policy, log, workload, inputs.snapshot, fleet)
