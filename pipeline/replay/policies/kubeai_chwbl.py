@@ -34,6 +34,8 @@ __all__ = ["KubeaiChwbl", "xxh64"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+#: More would take the memory for a ring that a line of text asked for.
+_MOST_PLACES: Final = 100_000
 _PRIMES: Final = (
     0x9E3779B185EBCA87,
     0xC2B2AE3D27D4EB4F,
@@ -200,8 +202,10 @@ class KubeaiChwbl(Policy):
                 f"mean_load_percent is {self.mean_load_percent:g}; expected 100 or more, for the fullest instance has "
                 "the mean at least. Raise it"
             )
-        if not self.replication >= 1:
-            raise ConfigError(f"replication is {self.replication}; expected 1 or more. Raise it")
+        if not 1 <= self.replication <= _MOST_PLACES:
+            raise ConfigError(
+                f"replication is {self.replication}; expected 1 to {_MOST_PLACES} places on the ring. Change it"
+            )
 
     def pick(self) -> Pick:
         """Take the first on the ring; no two are equal."""

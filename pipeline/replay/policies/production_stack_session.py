@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Turned around, the sign bit makes signed numbers sort as unsigned ones do.
+#: More would take the memory for a ring that a line of text asked for.
+_MOST_PLACES: Final = 100_000
 _HALF: Final = (1 << 32) - 1
 # MD5 (RFC 1321): what is added in each of its 64 steps, and by how much is turned.
 _ADDED: Final = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], dtype=np.int64)
@@ -203,8 +205,10 @@ class ProductionStackSession(Policy):
 
     def __post_init__(self) -> None:
         """Refuse a ring without places, and a window without time."""
-        if not self.replicas >= 1:
-            raise ConfigError(f"replicas is {self.replicas}; expected 1 or more. Raise it")
+        if not 1 <= self.replicas <= _MOST_PLACES:
+            raise ConfigError(
+                f"replicas is {self.replicas}; expected 1 to {_MOST_PLACES} places on the ring. Change it"
+            )
         if not self.window_s > 0.0:
             raise ConfigError(f"window_s is {self.window_s:g}; expected more than 0. Raise it")
 

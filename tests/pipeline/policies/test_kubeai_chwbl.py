@@ -183,7 +183,11 @@ def test_decides_on_runs_of_blocks_as_on_blocks() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [({"mean_load_percent": 90.0}, "mean_load_percent is 90"), ({"replication": 0}, "replication is 0")],
+    [
+        ({"mean_load_percent": 90.0}, "mean_load_percent is 90"),
+        ({"replication": 0}, "replication is 0"),
+        ({"replication": 10**9}, "to 100000"),
+    ],
 )
 def test_what_cannot_work_is_refused(setting: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -129,7 +129,10 @@ def test_a_conversation_whose_instance_left_moves_on_and_comes_back_and_no_other
     assert [chosen(state, request) for request in requests] == before
 
 
-@pytest.mark.parametrize(("setting", "said"), [({"replicas": 0}, "replicas is 0"), ({"window_s": 0}, "window_s is 0")])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"replicas": 0}, "replicas is 0"), ({"replicas": 10**9}, "to 100000"), ({"window_s": 0}, "window_s is 0")],
+)
 def test_what_cannot_work_is_refused(setting: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ProductionStackSession(**setting)
