@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.blocks import block_of, block_sums
 from lodestar.pipeline.estimation.estimators import Estimator, estimators
+from lodestar.pipeline.estimation.intervals.interval import Interval
 from lodestar.pipeline.estimation.intervals.linearised import linearised_interval
 from lodestar.pipeline.estimation.json_ready import json_ready
-from lodestar.pipeline.estimation.one_step import ESTIMAND, OneStepInput, Tried, weights
+from lodestar.pipeline.estimation.one_step import ESTIMAND, OneStepInput, Tried, Valued, weights
 from lodestar.pipeline.estimation.tails.support import effective_size
 
 __all__ = ["Estimate", "estimate"]
@@ -34,7 +35,8 @@ class Estimate:
         policy: the policy that is valued.
         estimator: its name, obp's.
         value_ms: the estimate.
-        se_ms: standard error by blocks.
+        se_ms: standard error by blocks, and by the prefix groups that span them; with the hyper-parameter given, whose
+            bias is in the interval alone.
         ci95_ms: interval of 95 %.
         interval: of what it is an interval, and how it was made.
         lambda_: the hyper-parameter, where there is one.
@@ -75,7 +77,7 @@ def estimate(
     """
     valued = (by or _named(estimator))(rows)
     block = block_of(rows.log.decisions) if block is None else block
-    found = linearised_interval(valued.value, valued.influence, block)
+    found = _interval(valued, rows, block)
     few = _few(rows, estimator, block)
     return Estimate(
         policy=policy,
@@ -86,7 +88,7 @@ def estimate(
         interval=f"{found.estimand}: {found.method}",
         lambda_=valued.lambda_,
         path=valued.path,
-        notes=(*valued.notes, *_burst(valued.influence, block), *few),
+        notes=(*valued.notes, *_burst((valued.whole or valued).influence, block), *few),
     )
 
 
@@ -97,10 +99,28 @@ def _named(estimator: str) -> Estimator:
     return known[estimator]
 
 
+def _interval(valued: Valued, rows: OneStepInput, block: int) -> Interval:
+    """Return the interval of a value; of a λ that SLOPE chose, from end to end of it and of that of whole weights.
+
+    SLOPE tolerates a bias of a few standard errors: with exact propensities and a model 10 % high, intervals of the
+    chosen λ alone held 23 to 43 % of the time (`tuned_coverage`).
+    """
+    found = linearised_interval(valued.value, valued.influence, block, shared=rows.log.shared)
+    if valued.whole is None:
+        return found
+    whole = linearised_interval(valued.whole.value, valued.whole.influence, block, shared=rows.log.shared)
+    return replace(
+        found,
+        lower=min(found.lower, whole.lower),
+        upper=max(found.upper, whole.upper),
+        method=f"{found.method}, reaching over that of whole weights where SLOPE shrank them",
+    )
+
+
 def _few(rows: OneStepInput, estimator: str, block: int) -> list[str]:
     """Say so where few blocks have the policy's weight: a ratio errs with these alone, and t counts all of them.
 
-    Of 12 blocks of a log, of which six have it, intervals of snipw at 95 % held 90 % of the time; of two, 60 %.
+    Of 12 blocks of a log, of which six have it, intervals of snipw at 95 % held 92 % of the time; of two, 64 %.
     """
     if not estimator.endswith(_RATIOS):
         return []
@@ -120,9 +140,13 @@ def _few(rows: OneStepInput, estimator: str, block: int) -> list[str]:
 
 
 def _burst(influence: Floats, block: int) -> list[str]:
-    """Say so where one block decides how sure the value seems: of such traffic the log has seen one case."""
+    """Say so where one block decides how sure the value seems: of such traffic the log has seen one case.
+
+    The interval of such a log is wide, and holds more often than that of a log which the burst happened to miss.
+    """
     squares = block_sums(influence - influence.mean(), block) ** 2
     share = float(squares.max() / squares.sum()) if squares.any() else 0.0
     if share <= _ONE_BLOCK:
         return []
-    return [f"one of {len(squares)} blocks makes {share:.0%} of the variance: the interval is too narrow; log more"]
+    one = f"one of {len(squares)} blocks makes more than half of the variance"
+    return [f"{one}: how often the like comes is not known; log more"]

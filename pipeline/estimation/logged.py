@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
+from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
 
 __all__ = ["LoggedDecisions"]
 
@@ -33,6 +34,7 @@ class LoggedDecisions:
         logging: probability that the logging policy gave every candidate, shape (c,); None where the log holds that of
             the choice alone, which cannot tell support violations.
         logger: which logging policy decided, numbered from 0, shape (n,); None: one for all.
+        shared: which of the requests share a prefix, of n; None: not known, and intervals do not count on it.
 
     >>> log = LoggedDecisions(np.ones(2), np.array([0, 2, 5]), np.array([1, 2]), np.full(2, 0.5))
     >>> log.decisions, log.candidates, log.sums(np.arange(5.0)).tolist(), log.decision.tolist()
@@ -45,6 +47,7 @@ class LoggedDecisions:
     propensity: Floats
     logging: Floats | None = None
     logger: Ints | None = None
+    shared: SharedPrefixes | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no estimator could read."""
@@ -138,6 +141,7 @@ class LoggedDecisions:
             self.propensity[kept],
             None if self.logging is None else self.logging[np.repeat(kept, counts)],
             None if self.logger is None else self.logger[kept],
+            None if self.shared is None else self.shared.only(kept),
         )
 
 
@@ -148,7 +152,9 @@ def _check_shapes(log: LoggedDecisions) -> None:
             f"{n} decisions with offsets {log.offsets.shape}; expected some, and offsets that begin at 0 and grow by "
             "one or more a decision"
         )
-    for name, values in (("chosen", log.chosen), ("propensity", log.propensity), ("logger", log.logger)):
+    group = None if log.shared is None else log.shared.group
+    of_each = {"chosen": log.chosen, "propensity": log.propensity, "logger": log.logger, "prefix group": group}
+    for name, values in of_each.items():
         if values is not None and values.shape != (n,):
             raise DataError(f"{name} has shape {values.shape}; expected ({n},), one value a decision")
 

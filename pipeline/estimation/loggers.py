@@ -76,7 +76,8 @@ def stratified(valued: Valued, log: LoggedDecisions) -> Valued:
     The standard error then leaves out that the loggers' own estimates differ, which with balanced weights they do.
     """
     of_logger = _means(valued.influence, log)[_loggers(log)]
-    return replace(valued, influence=valued.influence - of_logger)
+    whole = None if valued.whole is None else stratified(valued.whole, log)
+    return replace(valued, influence=valued.influence - of_logger, whole=whole)
 
 
 def weighted_ipw(rows: OneStepInput) -> Valued:
@@ -106,7 +107,9 @@ def weighted_dr(rows: OneStepInput) -> Valued:
 
     ω_k is proportional to n_k / var_k(q̂(x, π) + w (y − q̂)).
     """
-    direct, correction = direct_values(rows), weights(rows) * residuals(rows)
+    w = refuse_unshared(weights(rows), "weighted dr")
+    _refuse_alike(_means(w, rows.log), "weight")
+    direct, correction = direct_values(rows), w * residuals(rows)
     return _weighted(rows.log, direct, correction, direct + correction)
 
 

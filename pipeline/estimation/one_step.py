@@ -97,6 +97,7 @@ class Valued:
         lambda_: the hyper-parameter it was made with, by obp's name; None where there is none.
         notes: what a reader must know of it, sentences without a full stop.
         path: every hyper-parameter that was tried, widest interval first; empty where it was given.
+        whole: the same with whole weights, where SLOPE chose to shrink them; None: they are whole, or it had no choice.
     """
 
     value: float
@@ -104,6 +105,7 @@ class Valued:
     lambda_: float | None = None
     notes: tuple[str, ...] = ()
     path: tuple[Tried, ...] = ()
+    whole: Valued | None = None
 
 
 def weights(rows: OneStepInput) -> Floats:
@@ -121,7 +123,8 @@ def weights(rows: OneStepInput) -> Floats:
 def refuse_unshared(w: Floats, estimator: str) -> Floats:
     """Return the weights, shape (n,), unless all are 0: a policy that makes none of the logged decisions.
 
-    Importance weighting alone would value it at a cost of 0, the best there is.
+    Importance weighting alone would value it at a cost of 0, the best there is; with a model, at what the model says,
+    as if the log had borne it out.
     """
     if not w.any():
         raise DataError(

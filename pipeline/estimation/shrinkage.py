@@ -4,7 +4,7 @@ Costs are positive and lower is better, so weight that is thrown away counts as 
 policy looks better than it is. Two remedies are here. In the doubly robust estimators the weight multiplies a residual,
 and what is cut off counts as the model's prediction. In the others the costs are centred: what is cut off counts as the
 mean logged cost, and adding a constant to all costs adds just that constant to the value. Neither is unbiased; the note
-says how far the value was moved, and whether towards a better policy.
+says how far the value was moved, and where that flatters the policy.
 """
 
 from __future__ import annotations
@@ -69,16 +69,14 @@ def weighted_costs(rows: OneStepInput, shrunk: Floats, lambda_: float, centred: 
 
 def _notes(w: Floats, shrunk: Floats, off: Floats, lambda_: float) -> tuple[str, ...]:
     """Say how much weight was cut off, and which way that moved the value; nothing where all were kept."""
-    total, cut = float(w.sum()), w - shrunk
-    if total == 0:
-        return ("the policy shares none of the logged decisions, so this is what the model says, as dm is",)
+    cut = w - shrunk
     if not cut.any():
         return ()
     moved = -float(np.mean(cut * off))
-    share = float(np.maximum(cut, 0).sum()) / total
+    share = float(np.maximum(cut, 0).sum() / w.sum())
     which = (
-        "lowers the value by {:.4g}, which flatters"
+        f"lowers the value by {-moved:.4g}, which flatters the policy"
         if moved < 0
-        else "raises the value by {:.4g}, which does not flatter"
+        else f"raises the value by {moved:.4g}"
     )
-    return (f"lambda_ {lambda_:g} cuts off {share:.1%} of the weight and {which.format(abs(moved))} the policy",)
+    return (f"lambda_ {lambda_:g} cuts off {share:.1%} of the weight and {which}",)

@@ -68,7 +68,8 @@ def tuned(estimator: Callable[[float], Valued], lambdas: Sequence[float], block:
     Passed over are those whose value is below that of the whole weights, as costs are lower where a policy is better: a
     narrow interval is not bought with a better look. That errs towards a worse one. Passed over, too, are those whose
     interval is no narrower than that of the whole weights: they gain nothing, and SLOPE would begin with their bias.
-    The influence is that of the estimate with this hyper-parameter given: neither its bias nor the choice counts.
+    The influence is that of the estimate with this hyper-parameter given, and so knows nothing of the bias that SLOPE
+    tolerates, which may be several of its standard errors: `Valued.whole` is what an interval must reach over too.
 
     Args:
         estimator: of one hyper-parameter.
@@ -83,12 +84,11 @@ def tuned(estimator: Callable[[float], Valued], lambdas: Sequence[float], block:
     accepted = [each for each in path if each.accepted and each.half_width < whole.half_width]
     gains = [each.lambda_ for each in accepted if each.value >= whole.value]
     chosen = gains[-1] if gains else whole.lambda_
-    valued = estimator(chosen)
-    note = (
-        f"lambda_ {chosen:g} was chosen by SLOPE among those that do not flatter the policy, and the interval counts "
-        "neither its bias nor the choice"
+    return replace(
+        estimator(chosen),
+        path=(*wider, *path),
+        whole=None if chosen == whole.lambda_ else estimator(whole.lambda_),
     )
-    return replace(valued, notes=(note, *valued.notes), path=(*wider, *path))
 
 
 def _measured(

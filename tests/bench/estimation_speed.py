@@ -1,9 +1,9 @@
-"""Time and memory of all one-step estimators with block standard errors, on a log of a million decisions.
+"""Time and memory of all one-step estimators with their intervals, on a log of a million decisions that share prefixes.
 
 Run ``python tests/bench/estimation_speed.py [DECISIONS [CANDIDATES]]``.
 
 The baseline, in the same run, is importance weighting as obp writes it: dense arrays of (rounds, actions), the weight
-of every round looked up, clipped at infinity, multiplied and averaged; without a standard error.
+of every round looked up, clipped at infinity, multiplied and averaged; without an interval.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from lodestar.pipeline.estimation.blocks import block_of, block_se
 from lodestar.pipeline.estimation.embedding import cells
+from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.one_step import OneStepInput
+from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
 
 REPEATS: Final = 3
+GROUP: Final = 32  # requests that share a prefix, all over the log
 TARGET_S: Final = 10.0
 TARGET_GIB: Final = 4.0
 
@@ -47,10 +50,17 @@ def made_log(decisions: int, candidates: int, seed: int = 0) -> OneStepInput:
         chosen=chosen,
         propensity=logging.reshape(-1)[chosen],
         logging=logging.reshape(-1),
+        shared=made_groups(decisions, random),
     )
     features = np.stack([queue.reshape(-1), hit.reshape(-1)], axis=1)
     cell = cells(hit.reshape(-1), queue.reshape(-1))
     return OneStepInput(log, target.reshape(-1), 0.9 * expected.reshape(-1), features, cell)
+
+
+def made_groups(decisions: int, random: np.random.Generator) -> SharedPrefixes:
+    """Let requests share prefixes, each group with a prompt length of its own."""
+    group = random.permutation(np.arange(decisions) // GROUP)
+    return SharedPrefixes(group, random.integers(100, 4000, group.max() + 1)[group])
 
 
 def _softmax(preference: np.ndarray) -> np.ndarray:
@@ -80,7 +90,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 def anew(rows: OneStepInput) -> OneStepInput:
     """Return the same input without what was computed from it."""
-    return OneStepInput(rows.log, rows.target, rows.predicted, rows.features, rows.embedding)
+    shared = rows.log.shared
+    assert shared is not None
+    log = replace(rows.log, shared=SharedPrefixes(shared.group, shared.prompt_tokens))
+    return OneStepInput(log, rows.target, rows.predicted, rows.features, rows.embedding)
 
 
 def peak_gib() -> float:
@@ -93,21 +106,19 @@ def main(decisions: int, candidates: int) -> None:
     """Print the table."""
     rows = made_log(decisions, candidates)
     made_gib = peak_gib()
-    block = block_of(decisions)
     baseline = statistics.median(seconds(as_obp_does(rows, candidates)) for _ in range(REPEATS))
     took: dict[str, list[float]] = {name: [] for name in estimators()}
     totals = []
     for _ in range(REPEATS):
         shared = anew(rows)
-        for name, estimator in estimators().items():
+        for name in estimators():
             started = time.perf_counter()
-            valued = estimator(shared)
-            error = block_se(valued.influence, block)
+            found = estimate(shared, "softmax", name)
             took[name].append(time.perf_counter() - started)
             if len(took[name]) == REPEATS:
-                print(
-                    f"{name:10} {valued.value:9.3f} ± {error:.3f}  {statistics.median(took[name]):7.3f} s", flush=True
-                )
+                low, high = found.ci95_ms
+                median_s = statistics.median(took[name])
+                print(f"{name:10} {found.value_ms:9.3f} ({low:.3f} to {high:.3f}) {median_s:7.3f} s", flush=True)
         totals.append(sum(each[-1] for each in took.values()))
     total = statistics.median(totals)
     print(f"all {len(took)}: {total:.2f} s ({min(totals):.2f}–{max(totals):.2f}); target {TARGET_S:.0f} s")

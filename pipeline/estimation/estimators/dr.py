@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, weights
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, refuse_unshared, weights
 from lodestar.pipeline.estimation.shrinkage import check_lambda, corrected
 
 __all__ = ["dr"]
@@ -24,7 +24,7 @@ def dr(rows: OneStepInput, lambda_: float = math.inf) -> Valued:
         lambda_: the largest weight; what is cut off counts as the model predicts.
     """
     check_lambda("dr", lambda_)
-    w = weights(rows)
+    w = refuse_unshared(weights(rows), "dr")
     if math.isinf(lambda_):
         return replace(corrected(rows, w, lambda_), lambda_=None)
     return corrected(rows, np.minimum(w, lambda_), lambda_)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lodestar.pipeline.estimation.blocks import block_of
-from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, weights
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, refuse_unshared, weights
 from lodestar.pipeline.estimation.shrinkage import check_lambda, corrected
 from lodestar.pipeline.estimation.slope import SHRINKAGES, tuned
 
@@ -29,7 +29,7 @@ def dr_os(rows: OneStepInput, lambda_: float | None = None, block: int | None = 
         block = block_of(rows.log.decisions) if block is None else block
         return tuned(lambda each: dr_os(rows, each), SHRINKAGES, block)
     check_lambda("dr-os", lambda_)
-    w = weights(rows)
+    w = refuse_unshared(weights(rows), "dr-os")
     if math.isinf(lambda_):
         return corrected(rows, w, lambda_)
     if lambda_ == 0:  # 0 / 0 where a weight is 0

@@ -11,7 +11,7 @@ from lodestar.data.errors import DataError
 from lodestar.pipeline.estimation.cross_fitting import FOLDS
 from lodestar.pipeline.estimation.estimators.dr import dr
 from lodestar.pipeline.estimation.least_squares import linear_costs
-from lodestar.pipeline.estimation.one_step import OneStepInput, Valued
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, refuse_unshared, weights
 
 __all__ = ["mrdr", "mrdr_weights"]
 
@@ -42,6 +42,7 @@ def mrdr(rows: OneStepInput, folds: int = FOLDS, gap: int = 0) -> Valued:
     given = [each for each in (rows.predicted, rows.features) if each is not None]
     if not given:
         raise DataError("mrdr fits a model, and neither a prediction nor features are given; train one, or use snipw")
+    refuse_unshared(weights(rows), "mrdr")
     try:
         fitted = linear_costs(rows.log, np.column_stack(given), mrdr_weights(rows), folds, gap)
     except DataError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lodestar.pipeline.estimation.blocks import block_of
-from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, weights
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, refuse_unshared, weights
 from lodestar.pipeline.estimation.shrinkage import check_lambda, corrected, sub_gaussian
 from lodestar.pipeline.estimation.slope import SHARES, tuned
 
@@ -25,4 +25,5 @@ def sg_dr(rows: OneStepInput, lambda_: float | None = None, block: int | None = 
         block = block_of(rows.log.decisions) if block is None else block
         return tuned(lambda each: sg_dr(rows, each), SHARES, block)
     check_lambda("sg-dr", lambda_, most=1.0)
-    return corrected(rows, sub_gaussian(weights(rows), lambda_), lambda_)
+    w = refuse_unshared(weights(rows), "sg-dr")
+    return corrected(rows, sub_gaussian(w, lambda_), lambda_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lodestar.pipeline.estimation.blocks import block_of
-from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, weights
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued, refuse_unshared, weights
 from lodestar.pipeline.estimation.shrinkage import check_lambda, corrected
 from lodestar.pipeline.estimation.slope import CLIPS, tuned
 
@@ -27,5 +27,5 @@ def switch_dr(rows: OneStepInput, lambda_: float | None = None, block: int | Non
         block = block_of(rows.log.decisions) if block is None else block
         return tuned(lambda each: switch_dr(rows, each), CLIPS, block)
     check_lambda("switch-dr", lambda_)
-    w = weights(rows)
+    w = refuse_unshared(weights(rows), "switch-dr")
     return corrected(rows, np.where(w <= lambda_, w, 0.0), lambda_)

@@ -13,7 +13,8 @@ __all__ = ["ALONG_PATH", "OVER_TRAFFIC", "Interval", "check_level"]
 ALONG_PATH: Final = "value along this logged path"
 
 #: What intervals claim that take a block of consecutive requests as one: other arrivals, routing and luck, of requests
-#: like these. What goes on through the whole log, such as its prefix groups and its mean load, counts as given.
+#: like these. What goes on through the whole log, such as its mean load, counts as given; prefix groups do not, where
+#: the log tells them.
 OVER_TRAFFIC: Final = "value over traffic like the logged one"
 
 

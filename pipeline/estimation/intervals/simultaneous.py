@@ -16,7 +16,7 @@ from lodestar.pipeline.estimation.intervals.block_bootstrap import simultaneous_
 from lodestar.pipeline.estimation.intervals.interval import ALONG_PATH, OVER_TRAFFIC
 from lodestar.pipeline.estimation.intervals.ranks import rank_probabilities
 from lodestar.pipeline.estimation.intervals.ratio_bootstrap import drawn_blocks
-from lodestar.pipeline.estimation.one_step import Valued
+from lodestar.pipeline.estimation.one_step import ESTIMAND, Valued
 
 __all__ = ["Difference", "compared", "holm"]
 
@@ -90,7 +90,7 @@ def compared(
     others = [k for k in range(len(names)) if k != base]
     p = dict(zip(others, holm(_p_values(apart[others], np.array(errors)[others], blocks)), strict=True))
     ranks = rank_probabilities(drawn)
-    estimand = f"{ALONG_PATH if block == 1 else OVER_TRAFFIC}, less that of {baseline}"
+    estimand = f"{ESTIMAND}: {ALONG_PATH if block == 1 else OVER_TRAFFIC}, less that of {baseline}"
     return [
         Difference(name, float(apart[k]), *intervals[k], errors[k], p.get(k), tuple(map(float, ranks[k])), estimand)
         for k, name in enumerate(names)

@@ -19,6 +19,7 @@ from lodestar.models.crossfit import cross_fit
 from lodestar.models.rows import rows_of
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.one_step import OneStepInput
+from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
 from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.parallel import AnyPolicy
 from lodestar.pipeline.replay.routing.contract import MODEL, Fleet, Policy
@@ -85,7 +86,7 @@ def logged_inputs(
     known = counted & measured
     none = np.zeros(len(log), dtype=np.bool_), np.zeros((0, len(log.instances)), dtype=np.bool_), np.zeros(0)
     if known.sum() < FEWEST_REQUESTS:
-        few = f"{known.sum()} requests have a decision and a TTFT; expected {FEWEST_REQUESTS}"
+        few = f"{known.sum()} requests have a decision and a TTFT; expected {FEWEST_REQUESTS} or more: log more"
         return LoggedInputs(None, *none, {}, notes=(few,))
     try:
         snapshot, completed = complete_snapshot(log, workload)
@@ -100,7 +101,10 @@ def logged_inputs(
     # Without any propensity the model can speak for all decisions; with some, for those that have one.
     rows = shown & (propensity > 0) if (propensity[shown] > 0).any() else shown
     if rows.sum() < FEWEST_REQUESTS:
-        few = f"{rows.sum()} of these decisions have a propensity and candidates; expected {FEWEST_REQUESTS}"
+        few = (
+            f"{rows.sum()} of these decisions have a propensity and candidates; expected {FEWEST_REQUESTS} or more: "
+            "log more"
+        )
         return LoggedInputs(None, *none, snapshot, calibration, inferred, (note or few,))
     notes = [note] if note else []
     if missing := int((counted & ~measured).sum()):
@@ -113,6 +117,7 @@ def logged_inputs(
             log.ttft_ms[rows], candidate, log.chosen[rows], propensity[rows], _logging(log, rows, propensity)
         ),
         logger=_logger(log, rows),
+        shared=SharedPrefixes.of_blocks(workload.block_ids, workload.block_offsets, log.prompt_tokens).only(rows),
     )
     return LoggedInputs(
         decisions, rows, candidate, predicted_ms[rows][candidate], snapshot, calibration, inferred, tuple(notes)

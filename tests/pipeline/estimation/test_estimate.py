@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.estimators.ipw import ipw
 from lodestar.pipeline.estimation.intervals.interval import OVER_TRAFFIC
 from lodestar.pipeline.estimation.logged import LoggedDecisions
-from lodestar.pipeline.estimation.one_step import OneStepInput
+from lodestar.pipeline.estimation.one_step import OneStepInput, Valued
 from one_step_world import world
 
 
@@ -37,6 +39,24 @@ def test_an_estimate_is_the_value_with_its_block_interval_and_estimand(name: str
     assert OVER_TRAFFIC in found.interval
     written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert written["estimand"] == "one-step, logged states"
+
+
+@pytest.mark.parametrize(("name", "whole"), [("sg-ipw", 0.0), ("sg-dr", 0.0), ("dr-os", np.inf), ("switch-dr", np.inf)])
+def test_an_interval_of_a_chosen_hyper_parameter_reaches_over_that_of_whole_weights(name: str, whole: float) -> None:
+    of_lambda: Any = estimators()[name]
+    shrunk = 0
+    for seed in range(10):
+        rows, _ = world(seed)
+        rows = replace(rows, predicted=np.full_like(rows.target, rows.log.cost.mean()))
+        found = estimate(rows, "policy", name)
+        alone, full = (
+            estimate(rows, "policy", name, by=partial(of_lambda, lambda_=each)) for each in (found.lambda_, whole)
+        )
+        assert found.ci95_ms == (min(alone.ci95_ms[0], full.ci95_ms[0]), max(alone.ci95_ms[1], full.ci95_ms[1]))
+        assert ("reaching over that of whole weights" in found.interval) == (found.lambda_ != whole)
+        assert (found.value_ms, found.se_ms) == (alone.value_ms, alone.se_ms)
+        shrunk += found.lambda_ != whole
+    assert shrunk
 
 
 def test_an_estimator_of_ones_own_is_used() -> None:
@@ -63,7 +83,15 @@ def test_a_burst_that_decides_how_sure_the_value_seems_is_said() -> None:
     rows, _ = world(1)
     cost = rows.log.cost + np.where(np.arange(800) < 40, 1000.0, 0.0)
     burst = replace(rows, log=replace(rows.log, cost=cost))
-    assert "of the variance: the interval is too narrow" in estimate(burst, "policy", "snipw").notes[-1]
+    assert "of the variance: how often the like comes is not known" in estimate(burst, "policy", "snipw").notes[-1]
+
+
+def test_a_burst_that_shrinking_hides_is_said_too() -> None:
+    rows, _ = world(1)
+    even = np.random.default_rng(0).normal(size=800)
+    whole = Valued(0.0, even + np.where(np.arange(800) < 40, 1000.0, 0.0))
+    for valued, notes in ((Valued(0.0, even), 0), (Valued(0.0, even, whole=whole), 1)):
+        assert len(estimate(rows, "policy", "own", by=lambda _, valued=valued: valued).notes) == notes
 
 
 @pytest.mark.parametrize("name", ["snipw", "switch-dr", "dr-os", "sg-ipw", "sg-dr"])

@@ -177,18 +177,19 @@ def test_snipw_needs_no_model() -> None:
             estimator(replace(rows, predicted=None))
 
 
-def test_a_policy_that_shares_no_decision_is_refused_where_only_weights_count() -> None:
+def test_a_policy_that_shares_no_decision_is_refused_by_all_but_the_model_alone() -> None:
     log = LoggedDecisions(
         np.array([100.0, 300.0, 200.0]), np.arange(4) * 2, np.array([1, 3, 5]), np.full(3, 0.5), np.full(6, 0.5)
     )
     rows = OneStepInput(log, np.tile([1.0, 0.0], 3), np.full(6, 150.0), None, np.tile([0, 1], 3))
-    for estimator in (ipw, snipw, sndr, sg_ipw, mipw):
+    for name, estimator in estimators().items():
+        if name != "dm":
+            with pytest.raises(DataError, match=f"shares none of the 3 logged decisions, so {name} has .* use dm"):
+                estimator(rows)
+    for given_one in (dr, switch_dr, dr_os, sg_dr):
         with pytest.raises(DataError, match="shares none of the 3 logged decisions"):
-            estimator(rows)
-    assert dm(rows).value == dr(rows).value == 150.0
-    assert dr(rows).notes == (
-        "the policy shares none of the logged decisions, so this is what the model says, as dm is",
-    )
+            given_one(rows, 0.5)
+    assert dm(rows).value == 150.0
 
 
 def test_a_log_of_costs_and_propensities_alone_is_valued_or_refused_in_words() -> None:

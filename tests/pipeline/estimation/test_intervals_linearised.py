@@ -18,21 +18,52 @@ Floats = NDArray[np.float64]
 VALUES = np.random.default_rng(0).gamma(2.0, 100.0, 600)
 
 
-def test_one_by_one_it_is_the_two_sided_t_interval_of_scipy() -> None:
+def lean(values: Floats, t: float) -> float:
+    """Johnson's shift of the end that values are skewed to: μ₃ (1 + 2 t²) / (6 s² n)."""
+    third = float(np.mean((values - values.mean()) ** 3))
+    unbiased = np.sqrt(len(values) / (len(values) - 1))
+    return third * (1 + 2 * t**2) / (6 * values.var() * len(values)) * float(unbiased)
+
+
+def test_one_by_one_it_is_the_two_sided_t_interval_of_scipy_but_for_the_end_that_values_are_skewed_to() -> None:
     found = linearised_interval(float(VALUES.mean()), VALUES, block=1)
     oracle = stats.ttest_1samp(VALUES, 0.0).confidence_interval(0.95)
-    assert (found.lower, found.upper) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
+    skewed = oracle.high + lean(VALUES, stats.t.ppf(0.975, 599))
+    assert (found.lower, found.upper) == pytest.approx((oracle.low, skewed), rel=1e-12)
 
 
 def test_by_blocks_it_is_the_two_sided_t_interval_of_the_block_means() -> None:
     found = linearised_interval(float(VALUES.mean()), VALUES, block=50)
-    oracle = stats.ttest_1samp(VALUES.reshape(12, 50).mean(axis=1), 0.0).confidence_interval(0.95)
-    assert (found.lower, found.upper) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
+    means = VALUES.reshape(12, 50).mean(axis=1)
+    oracle = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    assert (found.lower, found.upper) == pytest.approx(
+        (oracle.low, oracle.high + lean(means, stats.t.ppf(0.975, 11))), rel=1e-12
+    )
 
 
 def test_a_level_goes_to_both_sides() -> None:
     found = linearised_interval(0.0, VALUES, block=1, level=0.9)
-    assert found.upper == pytest.approx(stats.t.ppf(0.95, 599) * VALUES.std(ddof=1) / np.sqrt(600))
+    assert found.lower == pytest.approx(-stats.t.ppf(0.95, 599) * VALUES.std(ddof=1) / np.sqrt(600))
+    assert found.upper == pytest.approx(-found.lower + lean(VALUES, stats.t.ppf(0.95, 599)))
+
+
+def test_only_the_end_that_blocks_are_skewed_to_moves() -> None:
+    burst = np.repeat([0.0] * 11 + [6.0], 10)
+    up, down = (linearised_interval(0.0, values, block=10) for values in (burst, -burst))
+    assert -up.lower == pytest.approx(down.upper)
+    assert (up.upper, down.upper) == pytest.approx((-down.lower, -up.lower))
+    assert up.upper > 1.5 * -up.lower
+    assert linearised_interval(0.0, np.zeros(24), block=2).width == 0
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0])
+def test_skewed_blocks_are_held_as_often_as_said(shape: float) -> None:
+    """Where t alone misses the truth from below: of 12 gamma blocks of shape 0.3, 84 % of its intervals hold it."""
+    random = np.random.default_rng(0)
+    logs = random.gamma(shape, 1.0, (2000, 12))
+    held = np.mean([linearised_interval(float(log.mean()), log, block=1).holds(shape) for log in logs])
+    by_t = stats.ttest_1samp(logs, shape, axis=1).pvalue > 0.05
+    assert held > by_t.mean() + 0.015
 
 
 def test_every_interval_names_its_estimand() -> None:

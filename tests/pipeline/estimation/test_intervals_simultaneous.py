@@ -53,8 +53,10 @@ def test_the_best_comes_first_and_the_baseline_is_no_different_from_itself() -> 
     assert (base.difference, base.lower, base.upper, base.p_holm) == (0.0, 0.0, 0.0, None)
     assert rows["p1"].p_holm is not None
     assert rows["p1"].p_holm < 1e-6
-    assert base.estimand == "value over traffic like the logged one, less that of p0"
-    assert compared(policies(np.random.default_rng(2), [1.0, 2.0]), "p1", block=1)[0].estimand.startswith("value along")
+    assert base.estimand == "one-step, logged states: value over traffic like the logged one, less that of p0"
+    assert compared(policies(np.random.default_rng(2), [1.0, 2.0]), "p1", block=1)[0].estimand.startswith(
+        "one-step, logged states: value along"
+    )
 
 
 def test_holm_by_hand() -> None:

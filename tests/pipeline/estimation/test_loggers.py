@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from lodestar.pipeline.estimation.blocks import block_se
 from lodestar.pipeline.estimation.estimators.dr import dr
 from lodestar.pipeline.estimation.estimators.ipw import ipw
 from lodestar.pipeline.estimation.estimators.mipw import mipw
+from lodestar.pipeline.estimation.estimators.sg_dr import sg_dr
 from lodestar.pipeline.estimation.estimators.snipw import snipw
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.loggers import balanced, stratified, weighted_dr, weighted_ipw, weighted_snipw
@@ -185,3 +187,28 @@ def test_weights_by_variance_do_not_change_with_the_zero_of_the_costs() -> None:
     rows, _ = two_loggers(6)
     far = changed(rows, cost=rows.log.cost + 1e9)
     assert weighted_snipw(far).value - 1e9 == pytest.approx(weighted_snipw(rows).value, abs=1e-5)
+
+
+def test_a_logger_that_shares_nothing_with_the_policy_is_refused_where_the_model_alone_would_speak_for_it() -> None:
+    rows, _ = two_loggers(7)
+    never = rows.target.copy()
+    never[rows.log.chosen] = 0.0
+    never /= np.repeat(rows.log.sums(never), rows.log.counts)
+    of_first = np.repeat(rows.log.logger == 0, rows.log.counts)
+    with pytest.raises(DataError, match="every weight of logger 0 is the same, often 0"):
+        weighted_dr(replace(rows, target=np.where(of_first, never, rows.target)))
+    with pytest.raises(DataError, match="shares none of the 400 logged decisions, so weighted dr has"):
+        weighted_dr(replace(rows, target=never))
+
+
+def test_the_whole_weights_of_a_tuned_estimate_are_stratified_with_it() -> None:
+    rows, _ = two_loggers(8)
+    assert rows.predicted is not None
+    found = sg_dr(replace(rows, predicted=rows.predicted * 1.4))
+    assert found.whole is not None
+    by_logger = stratified(found, rows.log)
+    assert by_logger.whole is not None
+    for logger in (0, 1):
+        own = rows.log.logger == logger
+        assert by_logger.influence[own].mean() == pytest.approx(0, abs=1e-9)
+        assert by_logger.whole.influence[own].mean() == pytest.approx(0, abs=1e-9)

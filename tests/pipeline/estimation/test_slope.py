@@ -103,16 +103,18 @@ def test_default_hyper_parameters_begin_with_the_whole_weights() -> None:
     assert SHARES[0] == 0.0
 
 
-def test_tuning_passes_over_what_flatters_and_says_so() -> None:
+def test_tuning_passes_over_what_flatters() -> None:
     tries = {0.0: spread(10.0, 4.0), 1.0: spread(10.5, 2.0), 2.0: spread(9.5, 1.0)}
     assert slope(tries.__getitem__, [0.0, 1.0, 2.0]).lambda_ == 2.0
     found = tuned(tries.__getitem__, [0.0, 1.0, 2.0], block=1)
     assert found.value == 10.5
     assert [each.accepted for each in found.path] == [True, True, True]
-    assert found.notes == (
-        "lambda_ 1 was chosen by SLOPE among those that do not flatter the policy, and the interval counts neither its "
-        "bias nor the choice",
-    )
+
+
+def test_tuning_hands_on_the_whole_weights_where_it_chose_to_shrink_them() -> None:
+    tries = {0.0: spread(10.0, 4.0), 1.0: spread(10.5, 2.0), 2.0: spread(30.0, 1.0)}
+    assert tuned(tries.__getitem__, [0.0, 1.0, 2.0], block=1).whole == tries[0.0]
+    assert tuned(tries.__getitem__, [0.0, 2.0], block=1).whole is None
 
 
 def test_tuning_does_not_begin_with_one_that_is_wider_than_the_whole_weights() -> None:
