@@ -15,7 +15,13 @@ from lodestar.pipeline.estimation.diagnostics.balance import bucket_balance, ins
 from lodestar.pipeline.estimation.diagnostics.control_variates import control_variates
 from lodestar.pipeline.estimation.diagnostics.groups import DRAW_BLOCKS, Groups
 from lodestar.pipeline.estimation.diagnostics.mean_zero import Family
-from lodestar.pipeline.estimation.diagnostics.prediction import Coverage, Prediction, coverage, prediction
+from lodestar.pipeline.estimation.diagnostics.prediction import (
+    Coverage,
+    Prediction,
+    coverage,
+    miscalibrated,
+    prediction,
+)
 from lodestar.pipeline.estimation.diagnostics.propensity import Propensities, calibration, counts
 from lodestar.pipeline.estimation.diagnostics.support import Support, expected_weights, support
 from lodestar.pipeline.estimation.diagnostics.verdict import Verdict, judge
@@ -41,6 +47,7 @@ class Diagnostics:
         propensities: logged probabilities against choices, whatever the policy.
         prediction: the model on the logged choices; None where there is none.
         coverage: of foretold quantiles; empty where there are none.
+        miscalibrated: where these are off by more than luck, one sentence; None where they are not.
         notes: what could not be looked at, and why.
     """
 
@@ -51,6 +58,7 @@ class Diagnostics:
     propensities: Propensities
     prediction: Prediction | None
     coverage: tuple[Coverage, ...]
+    miscalibrated: str | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,10 +90,10 @@ def diagnose(
     >>> chosen = 2 * np.arange(5000) + random.integers(0, 2, 5000)
     >>> log = LoggedDecisions(random.exponential(size=5000), np.arange(0, 10_001, 2), chosen, np.full(5000, 0.5))
     >>> print(diagnose(OneStepInput(log, np.tile([0.7, 0.3], 5000)), 200).verdict.sentence)
-    usable: 4,308 of 5,000 requests count (ESS 86 %); the weights are what the propensities say
+    usable: the logged decisions weigh like 4,308 of 5,000 (ESS 86 %); the weights are what the propensities say
     """
     log, buckets = rows.log, buckets or {}
-    blocks_in(log.decisions, block)  # refuses one that does not fit
+    covered, blocks = coverage(log.cost, quantiles or {}, block, buckets), blocks_in(log.decisions, block)
     of = None if instance is None else _by_instance(rows, instance)
     expected, notes = expected_weights(rows), []
     weights, supported = weigh(log.cost, expected), support(rows, expected)
@@ -113,7 +121,8 @@ def diagnose(
         balance=tuple(balance),
         propensities=propensities,
         prediction=predicted,
-        coverage=coverage(log.cost, quantiles or {}, block, buckets),
+        coverage=covered,
+        miscalibrated=miscalibrated(covered, blocks),
         notes=tuple(notes),
     )
 

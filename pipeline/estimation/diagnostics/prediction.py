@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,14 +13,17 @@ from numpy.typing import NDArray
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.blocks import block_se, blocks_in
 from lodestar.pipeline.estimation.diagnostics.groups import Groups
+from lodestar.pipeline.estimation.intervals.linearised import t_quantile
 from lodestar.pipeline.estimation.one_step import OneStepInput, residuals, weights
 
-__all__ = ["Coverage", "Prediction", "Residual", "coverage", "prediction"]
+__all__ = ["Coverage", "Prediction", "Residual", "coverage", "miscalibrated", "prediction"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _BINS: Final = 10
+_NOTEWORTHY: Final = 0.05  # by which a covered share is off
+_BY_LUCK: Final = 0.005  # chance that any of a log's groups is called off
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,19 @@ class Coverage:
 
     Attributes:
         group: 'all decisions' or a bucket.
+        decisions: how many.
         quantile: expected share.
         covered_ratio: found share.
         se: its block standard error; NaN where the group has rows in fewer than five blocks.
+        pinball: mean of max(q (y − f), (q − 1) (y − f)), f what was foretold, in the unit of the cost; less is better.
     """
 
     group: str
+    decisions: int
     quantile: float
     covered_ratio: float
     se: float
+    pinball: float
 
 
 def prediction(rows: OneStepInput, block: int, buckets: Mapping[str, Ints]) -> Prediction:
@@ -118,6 +126,8 @@ def coverage(
 ) -> tuple[Coverage, ...]:
     """Count how often the cost is at most its foretold quantile, of all decisions and of every bucket.
 
+    Over several shares this is the distribution of the probability integral transform, whose P(F̂(y) ≤ q) is q.
+
     Args:
         cost: measured, shape (n,).
         quantiles: share, such as 0.9 → that quantile as foretold for the logged choice, shape (n,).
@@ -138,14 +148,51 @@ def coverage(
                 f"quantile {quantile:g} is foretold with shape {foretold.shape}; expected {cost.shape}, all finite"
             )
         covered = (cost <= foretold).astype(np.float64)
+        pinball = (quantile - 1 + (cost > foretold)) * (cost - foretold)
         every = Groups.one(len(cost), blocks)
-        found.append(Coverage("all decisions", quantile, float(covered.mean()), float(_error(every, covered)[0])))
+        whole = float(covered.mean()), float(_error(every, covered)[0]), float(pinball.mean())
+        found.append(Coverage("all decisions", len(cost), quantile, *whole))
         for name, label in buckets.items():
             groups = Groups.of(label, blocks)
-            share = groups.sums(covered) / groups.rows
-            for label_, ratio, se in zip(groups.labels, share.tolist(), _error(groups, covered).tolist(), strict=True):
-                found.append(Coverage(f"{name} {label_}", quantile, ratio, se))
+            shares, losses = (groups.sums(values) / groups.rows for values in (covered, pinball))
+            columns = (groups.labels, groups.rows, shares, _error(groups, covered), losses)
+            for of, rows, share, se, loss in zip(*(column.tolist() for column in columns), strict=True):
+                found.append(Coverage(f"{name} {of}", rows, quantile, share, se, loss))
     return tuple(found)
+
+
+def miscalibrated(found: Sequence[Coverage], block_count: int) -> str | None:
+    """Say where the cost stays below a foretold quantile more or less often than it should, or None.
+
+    Told is, of the groups that are off by 5 points or more, the one that is furthest off in standard errors, if that is
+    more than luck (0.5 % for all groups together, by Bonferroni, Student's t of the blocks).
+
+    Args:
+        found: of one log.
+        block_count: blocks that the standard errors are of.
+
+    >>> busy = Coverage("load 3", 600, 0.9, covered_ratio=0.7, se=0.02, pinball=9.0)
+    >>> miscalibrated([busy], block_count=12)
+    'the predictor is miscalibrated: at load 3 70 % of the costs are below their foretold P90, 10.0 standard errors off'
+    """
+    tested = [each for each in found if not math.isnan(each.se)]
+    noteworthy = [each for each in tested if abs(each.covered_ratio - each.quantile) >= _NOTEWORTHY]
+    if not noteworthy:
+        return None
+    worst = max(noteworthy, key=_errors_off)
+    z, far = _errors_off(worst), t_quantile(block_count, 1 - _BY_LUCK / len(tested))
+    if z <= far:
+        return None
+    return (
+        f"the predictor is miscalibrated: at {worst.group} {100 * worst.covered_ratio:.0f} % of the costs are below "
+        f"their foretold P{100 * worst.quantile:g}, {z:.1f} standard errors off"
+    )
+
+
+def _errors_off(found: Coverage) -> float:
+    """Return how many standard errors a share is off, of single decisions at least: few blocks may agree by luck."""
+    single = math.sqrt(found.quantile * (1 - found.quantile) / found.decisions)
+    return abs(found.covered_ratio - found.quantile) / max(found.se, single)
 
 
 def _by(name: str, label: Ints, residual: Floats, predicted: Floats, blocks: int) -> Iterator[Residual]:

@@ -36,6 +36,18 @@ class Verdict:
     sentence: str
     no_tails: tuple[str, ...]
 
+    @property
+    def carries_weights(self) -> bool:
+        """Whether any number that uses weights may be read; if not, dm alone."""
+        return self.word in ("usable", "weak")
+
+    @property
+    def next_step(self) -> str:
+        """What to do where it does not."""
+        if self.word == "not usable":
+            return "log the probability that each choice was drawn with"
+        return "log more, or a policy that explores towards this one"
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -130,9 +142,10 @@ def _uneven(weights: Weights, support: Support) -> str | None:
 
 
 def _counted(weights: Weights) -> str:
-    return f"{weights.ess:,.0f} of {weights.decisions:,} requests count (ESS {100 * weights.ess_ratio:.0f} %)"
+    counted = f"{weights.ess:,.0f} of {weights.decisions:,}"
+    return f"the logged decisions weigh like {counted} (ESS {100 * weights.ess_ratio:.0f} %)"
 
 
 def _tail(weights: Weights, no_tails: tuple[str, ...]) -> str:
-    few = ", ".join(f"{name} ({weights.tail_ess[name]:.0f} requests count)" for name in no_tails)
-    return f"; too few in the tail for {few}"
+    few = ", ".join(f"{name.upper()} (like {weights.tail_ess[name]:.0f})" for name in no_tails)
+    return f"; too few beyond {few}"

@@ -1,11 +1,10 @@
 """A CDF on a grid of costs, with its error by blocks; what the model's CDFs are summed up to.
 
-A doubly robust CDF need not rise everywhere, and may leave 0 to 1. Read from the left, the largest value so far
-declares every dip a mistake and finds quantiles too early, which flatters a policy; read from the right, the least
-value still to come finds them too late. Taken is the mean of both, kept within 0 to 1: a share is never outside, so
-that what is cut off there only comes nearer to the truth.
+A doubly robust CDF need not rise everywhere, and may leave 0 to 1. Taken is the largest value so far, cut off at 0 and
+1: a share is never outside. Where it dips, this finds quantiles a little early; the mean with the least value still to
+come is no nearer to the truth.
 
-Reference: Huang, Leqi, Lipton and Azizzadenesheli 2021 (OPRA), who take the largest so far.
+Reference: Huang, Leqi, Lipton and Azizzadenesheli 2021 (OPRA).
 """
 
 from __future__ import annotations
@@ -16,31 +15,50 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GridCdf", "cost_grid", "grid_cdf"]
+from lodestar.pipeline.estimation.tails.support import LEAST_TAIL_ESS
+
+__all__ = ["GridCdf", "cost_grid", "grid_cdf", "tied_costs"]
 
 Floats = NDArray[np.float64]
 
 _POINTS: Final = 300
 _JUST_BELOW: Final = 1e-6  # relative, and more than CDFs take for equal
+_TIED: Final = 0.01  # of the requests at one cost, from which on the CDF is held to jump there
 
 
 def cost_grid(cost: Floats, top: float, slo: float | None) -> Floats:
-    """Return costs t at which to hold a CDF: evenly on a log scale, and exactly at the least cost and at the limit.
+    """Return costs t at which to hold a CDF.
+
+    They lie evenly on a log scale, and exactly at the least cost, at the limit, and at and just below what many share.
 
     >>> cost_grid(np.array([1.0, 10.0]), top=100.0, slo=20.0).size
     302
+    >>> np.isin([40.0, 50.0], cost_grid(np.array([20.0, 40.0] + 98 * [50.0]), top=100.0, slo=None)).tolist()
+    [False, True]
     """
     evenly = np.geomspace(np.quantile(cost, 0.001), max(float(cost.max()), top), _POINTS)
-    least = float(cost.min())
-    exact = [least] if slo is None else [least, slo]
+    least, tied = float(cost.min()), tied_costs(cost)
+    exact = [np.array([least] if slo is None else [least, slo]), tied, tied[tied > least] * (1 - _JUST_BELOW)]
     if slo is not None and slo < least:  # between them no cost fell: a straight line would move the least ones down
-        exact.append(least * (1 - _JUST_BELOW))
-    return np.unique(np.concatenate([evenly, exact]))
+        exact.append(np.array([least * (1 - _JUST_BELOW)]))
+    kept = np.unique(np.concatenate(exact))
+    near = np.abs(evenly[:, None] / kept - 1).min(axis=1) <= _JUST_BELOW  # rounding parts what is equal
+    return np.unique(np.concatenate([evenly[~near], kept]))
+
+
+def tied_costs(cost: Floats) -> Floats:
+    """Return the costs that many requests share, ascending: 1 % of them, and as many as a tail must have.
+
+    >>> tied_costs(np.repeat([1.0, 2.0, 3.0], [30, 29, 40])).tolist()
+    [1.0, 3.0]
+    """
+    values, counts = np.unique(cost, return_counts=True)
+    return np.asarray(values[counts >= max(LEAST_TAIL_ESS, _TIED * len(cost))])
 
 
 @dataclass(frozen=True, slots=True)
 class GridCdf:
-    """A CDF on a grid; between its points it is a straight line.
+    """A CDF on a grid; between its points it is a straight line, and a step where they are next to each other.
 
     Attributes:
         grid: costs t, ascending, shape (g,).
@@ -61,11 +79,17 @@ class GridCdf:
         at = int(np.searchsorted(self.rising, level))
         if at in (0, len(self.grid)):
             return float(self.grid[min(at, len(self.grid) - 1)])
+        if self.grid[at] * (1 - 2 * _JUST_BELOW) < self.grid[at - 1]:  # a tie: nothing lies between
+            return float(self.grid[at])
         return float(np.interp(level, self.rising[at - 1 : at + 1], self.grid[at - 1 : at + 1]))
 
     def level_error(self, cost: float) -> float:
         """Return the standard error of F at a cost."""
         return float(np.interp(cost, self.grid, self._errors(self.sums)))
+
+    def error_below(self, cost: float) -> float:
+        """Return the standard error of F just below a cost."""
+        return self.level_error(cost * (1 - _JUST_BELOW))
 
     def share(self, cost: float) -> tuple[float, float]:
         """Return F at a cost, as it was estimated, with its standard error."""
@@ -110,7 +134,5 @@ def grid_cdf(grid: Floats, sums: Floats, decisions: int, block: int) -> GridCdf:
     length = np.full(len(sums), float(block))
     length[-1] = decisions - block * (len(sums) - 1)
     raw = sums.sum(axis=0) / decisions
-    so_far = np.maximum.accumulate(raw)
-    to_come = np.minimum.accumulate(raw[::-1])[::-1]
-    rising = np.clip((so_far + to_come) / 2, 0.0, 1.0)
+    rising = np.clip(np.maximum.accumulate(raw), 0.0, 1.0)
     return GridCdf(grid, raw, rising, sums - length[:, None] * raw, decisions)

@@ -2,8 +2,9 @@
 
 Estimand: *one-step, logged states*: the distribution of the cost of ONE decision by the policy, all others as logged.
 
-Intervals of 95 % are by blocks. That of a quantile reads the CDF at q ± its error there (Woodruff 1952); the share
-within a limit, a mean of an indicator, has an ordinary one. It says the same as a quantile and behaves better.
+Intervals of 95 % are by blocks. That of a quantile reads the CDF at q ± its error there (Woodruff 1952), downwards the
+error just below it, which is another one where many requests share a cost; the share within a limit, a mean of an
+indicator, has an ordinary one. It says the same as a quantile and behaves better.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _cdfs(
         found["dm"] = _Known(direct_cdf(rows, on, block), model.highest)
         found["dr"] = _Known(doubly_robust_cdf(rows, on, block)) if weighty else few
     except DataError as error:
-        found["dm"] = found["dr"] = str(error)
+        found["dm"], found["dr"] = str(error), str(error) if weighty else few
     return found
 
 
@@ -152,7 +153,13 @@ def _conditional(rows: OneStepInput, block: int, heads: QuantileHeads | None) ->
     if not (rows.log.cost > 0).all():
         raise DataError(f"the least cost is {rows.log.cost.min():g}; expected costs above 0, which have a logarithm")
     if heads is None:
-        return residual_cdf(rows, block)
+        model = residual_cdf(rows, block)
+        if model.fewest <= LEAST_TAIL_ESS:
+            raise DataError(
+                f"the model has {model.fewest} residuals of other times to tell a distribution by; expected more than "
+                f"{LEAST_TAIL_ESS:.0f}: log more requests"
+            )
+        return model
     return heads_cdf(heads, rows.log.candidates, blocks_in(rows.log.decisions, block))
 
 
@@ -169,11 +176,11 @@ def _estimate(asked: _Asked, estimator: str, known: _Known | str, support: Suppo
         value, low, high, more = _share(cdf, asked.at, support, weighs)
         return TailEstimate("slo", estimator, value, low, high, ess, tail_ess, None, notes + more)
     refused = _refusal(asked, known, tail_ess, support)
-    half = support.errors * cdf.level_error(start)
+    half, below = support.errors * cdf.level_error(start), support.errors * cdf.error_below(start)
     if refused is None and asked.at + half >= 1:
         refused = (
             f"the interval of {asked.name} has no upper end: the share beyond it is known to ±{half:.2g} only; "
-            "log more, or ask for a lower quantile or an slo"
+            "log more, or ask for a lower quantile or an SLO"
         )
     if refused is not None:
         return TailEstimate(asked.name, estimator, None, None, None, ess, tail_ess, refused, notes)
@@ -181,7 +188,7 @@ def _estimate(asked: _Asked, estimator: str, known: _Known | str, support: Suppo
         value, error = cdf.beyond(asked.at)
         low, high = value - support.errors * error, value + support.errors * error
     else:
-        value, low, high = start, cdf.quantile(max(asked.at - half, 0.0)), cdf.quantile(asked.at + half)
+        value, low, high = start, cdf.quantile(max(asked.at - below, 0.0)), cdf.quantile(asked.at + half)
     return TailEstimate(asked.name, estimator, value, min(low, value), max(high, value), ess, tail_ess, None, notes)
 
 
@@ -190,15 +197,15 @@ def _refusal(asked: _Asked, known: _Known, tail_ess: float | None, support: Supp
     if asked.at > known.highest or (asked.kind == "cvar" and asked.at == known.highest):
         return (
             f"{asked.name} lies beyond {known.highest:.4g}, the highest level that the model's residuals or heads "
-            "carry; log more, or ask for a lower quantile or an slo"
+            "carry; log more, or ask for a lower quantile or an SLO"
         )
-    if tail_ess is None:
+    if tail_ess is None or _tied(asked, known.cdf, support):
         return None
     if tail_ess < LEAST_TAIL_ESS:
         return (
             f"the log weighs like {tail_ess:.1f} requests beyond {asked.name} (tail ESS), fewer than "
             f"{LEAST_TAIL_ESS:.0f}; log more, or a policy that explores towards this one, or ask for a lower quantile "
-            "or an slo"
+            "or an SLO"
         )
     if support.unseen > (1 - asked.at) * _UNSEEN:
         return (
@@ -206,6 +213,17 @@ def _refusal(asked: _Asked, known: _Known, tail_ess: float | None, support: Supp
             f"{asked.name} may lie there; log a policy that explores towards this one, or ask for a lower quantile"
         )
     return None
+
+
+def _tied(asked: _Asked, cdf: WeightedCdf | GridCdf, support: Support) -> bool:
+    """Return whether a quantile surely lies among many requests of one cost, so that none beyond can move it.
+
+    F at that cost then reaches the level even at the low end of its interval, all that is unseen taken as beyond.
+    """
+    start = cdf.quantile(asked.at)
+    if asked.kind != "p" or support.at(start) < LEAST_TAIL_ESS:
+        return False
+    return _share(cdf, start, support, weighs=True)[1] >= asked.at
 
 
 def _share(

@@ -11,7 +11,7 @@ one corrects it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +24,7 @@ from lodestar.pipeline.estimation.one_step import OneStepInput
 from lodestar.pipeline.estimation.tails.conditional import Steps
 from lodestar.pipeline.estimation.tails.support import LEAST_TAIL_ESS
 
-__all__ = ["Residuals", "residual_cdf"]
+__all__ = ["Residuals", "chosen_quantiles", "residual_cdf"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -64,9 +64,14 @@ class Residuals:
         return float(np.exp(self.log_cost[-1] + max(each[-1] for bins in self.residual for each in bins)))
 
     @property
+    def fewest(self) -> int:
+        """The least number of residuals that a fold is foretold by."""
+        return min(sum(len(each) for each in bins) for bins in self.residual)
+
+    @property
     def highest(self) -> float:
-        """The level beyond which the folds hold fewer than 30 residuals."""
-        return 1.0 - LEAST_TAIL_ESS / min(sum(len(each) for each in bins) for bins in self.residual)
+        """The level beyond which the folds hold fewer than 30 residuals, 0 where they hold no more in all."""
+        return max(0.0, 1.0 - LEAST_TAIL_ESS / self.fewest)
 
     def places(self, candidates: Ints) -> Iterator[tuple[float, Ints]]:
         """Yield the steps of the predictions."""
@@ -122,6 +127,32 @@ def residual_cdf(rows: OneStepInput, block: int) -> Residuals:
     others = [order[fold_of_row[order] != each] for each in range(fold[-1] + 1)]
     fitted = [_bins(stands[each], residual[each]) for each in others]
     return Residuals(log_cost, place, fold, tuple(edges for edges, _ in fitted), tuple(bins for _, bins in fitted))
+
+
+def chosen_quantiles(rows: OneStepInput, block: int, levels: Sequence[float]) -> dict[float, Floats]:
+    """Return quantiles of the cost of every logged choice, shape (n,), as residuals of other times foretell them.
+
+    Args:
+        rows: logged decisions with predictions, all costs above 0.
+        block: consecutive decisions that count as one; folds are whole blocks.
+        levels: of the quantiles, in (0, 1); those beyond `Residuals.highest` are left out.
+
+    >>> from lodestar.pipeline.estimation.logged import LoggedDecisions
+    >>> log = LoggedDecisions(np.arange(1.0, 101.0), np.arange(101), np.arange(100), np.ones(100))
+    >>> found = chosen_quantiles(OneStepInput(log, np.ones(100), np.full(100, 10.0)), block=50, levels=(0.1, 0.9))
+    >>> {level: [float(each) for each in quantile[[0, 99]].round(6)] for level, quantile in found.items()}
+    {0.1: [55.0, 5.0]}
+    """
+    model, log = residual_cdf(rows, block), rows.log
+    fold, stands = np.repeat(model.fold, block)[: log.decisions], model.place[log.chosen]
+    foretold = {level: np.empty(log.decisions) for level in levels if level <= model.highest}
+    for number, (edges, bins) in enumerate(zip(model.edges, model.residual, strict=True)):
+        inside = fold == number
+        bin_of = np.searchsorted(edges, stands[inside], side="right")
+        for level, quantile in foretold.items():
+            off = np.array([each[max(0, int(np.ceil(level * len(each) * (1 - _TIE))) - 1)] for each in bins])
+            quantile[inside] = np.exp(model.log_cost[stands[inside]] + off[bin_of] + _TIE)
+    return foretold
 
 
 def _stand(log_predicted: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Ints]:

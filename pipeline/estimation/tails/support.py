@@ -4,6 +4,8 @@ Weights renormalise: where the log never followed the policy into its slow reque
 missing, and the P99 is too low, which flatters. A small tail effective sample size shows a tail of few heavy requests.
 One of none shows in the policy's own choices: those that the log was to make fewer than three times, which it never
 makes in one of twenty logs (rule of three).
+
+Where many requests share one cost, a quantile may lie among them: then what is beyond them does not move it.
 """
 
 from __future__ import annotations
@@ -48,6 +50,10 @@ class Support:
     def beyond(self, cost: float) -> float:
         """Return the effective sample size of the decisions that cost more: the tail ESS."""
         return effective_size(self.weight[self.cost > cost])
+
+    def at(self, cost: float) -> float:
+        """Return the effective sample size of the decisions that cost exactly as much."""
+        return effective_size(self.weight[self.cost == cost])
 
     def within(self, cost: float) -> float:
         """Return the effective sample size of the decisions that cost no more."""

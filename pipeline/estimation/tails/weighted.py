@@ -42,6 +42,10 @@ class WeightedCdf:
         """Return the standard error of F at a cost, of the linearised ratio: φ = w (1{y ≤ t} − F) / mean(w)."""
         return self.share(cost)[1]
 
+    def error_below(self, cost: float) -> float:
+        """Return the standard error of F just below a cost."""
+        return self.level_error(float(np.nextafter(cost, -np.inf)))
+
     def share(self, cost: float) -> tuple[float, float]:
         """Return F at a cost with its standard error."""
         within = (self.cost <= cost).astype(np.float64)

@@ -53,9 +53,12 @@ def test_where_only_choices_have_propensities_missing_support_is_named_as_a_caus
 
 def test_a_policy_that_shares_few_decisions_leaves_the_model_alone() -> None:
     few = reweighed(2000, 0.025, 50)
-    assert few.diagnosed().verdict.sentence == "direct only: 50 of 2,000 requests count (ESS 2 %), expected 100 or more"
+    assert (
+        few.diagnosed().verdict.sentence
+        == "direct only: the logged decisions weigh like 50 of 2,000 (ESS 2 %), expected 100 or more"
+    )
     bare = replace(few.rows, predicted=None)
-    assert diagnose(bare, 80).verdict.sentence.startswith("not usable: 50 of 2,000")
+    assert diagnose(bare, 80).verdict.sentence.startswith("not usable: the logged decisions weigh like 50 of 2,000")
     assert diagnose(bare, 80).verdict.sentence.endswith("and there is no model")
     assert reweighed(2000, 0.05, 100).diagnosed().verdict.word == "usable"
 
@@ -98,7 +101,7 @@ def test_some_missing_support_is_weak_and_much_of_it_leaves_the_model_alone() ->
 def test_a_tail_of_few_requests_carries_no_quantile() -> None:
     found = world(0).diagnosed()
     assert found.verdict.no_tails == ("p99",)
-    assert "too few in the tail for p99" in found.verdict.sentence
+    assert "too few beyond P99" in found.verdict.sentence
     assert found.weights.tail_ess["p90"] > 30 > found.weights.tail_ess["p99"]
     assert world(0, n=10_000).diagnosed().verdict.no_tails == ()
 
