@@ -21,7 +21,7 @@ from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.beyond.differences_in_q import ESTIMAND
 from lodestar.pipeline.estimation.beyond.plateau import errors_of, plateau
 
-__all__ = ["ESTIMAND", "Switchback", "design_of", "switchback"]
+__all__ = ["ESTIMAND", "Switchback", "design_of", "difference_by_periods", "periods_of", "switchback"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -131,7 +131,7 @@ def switchback(cost: Floats, arm: Ints, burn_ins: Ints | None = None, period: In
     >>> print(f"{found.value:.1f}, periods {found.periods}, {design_of(arm)}")
     2.0, periods (4, 4), switchback
     """
-    starts, of_arm = _periods(cost, arm, period)
+    starts, of_arm = periods_of(cost, arm, period)
     lengths = np.diff(np.append(starts, len(cost)))
     shortest = int(lengths.min())
     burn_ins = (
@@ -144,7 +144,7 @@ def switchback(cost: Floats, arm: Ints, burn_ins: Ints | None = None, period: In
     for k, burn_in in enumerate(burn_ins.tolist()):
         kept = (after >= burn_in).astype(np.float64)
         totals = np.add.reduceat(kept * cost, starts)
-        values[k], parts[:, k], freedom[k] = _difference(totals, lengths - burn_in, of_arm)
+        values[k], parts[:, k], freedom[k] = difference_by_periods(totals, lengths - burn_in, of_arm)
     chosen = plateau(values, parts)
     left = errors_of(parts[:, [0]] - parts[:, [chosen]])[0]
     counts = np.bincount(of_arm, minlength=2)
@@ -154,8 +154,13 @@ def switchback(cost: Floats, arm: Ints, burn_ins: Ints | None = None, period: In
     )  # fmt: skip
 
 
-def _periods(cost: Floats, arm: Ints, period: Ints | None) -> tuple[Ints, Ints]:
-    """Return where each period starts, and its arm."""
+def periods_of(cost: Floats, arm: Ints, period: Ints | None) -> tuple[Ints, Ints]:
+    """Return where each period starts, and its arm; arguments and errors as for `switchback`.
+
+    >>> arm = np.repeat([0, 1] * 4, 2)
+    >>> periods_of(np.ones(16), arm, None)[0].tolist()
+    [0, 2, 4, 6, 8, 10, 12, 14]
+    """
     if arm.shape != cost.shape or not np.isin(arm, (0, 1)).all():
         raise DataError(f"arms have shape {arm.shape}; expected {cost.shape}, each 0 or 1")
     if not len(cost):
@@ -185,11 +190,20 @@ def _burn_ins(shortest: int) -> Ints:
     return np.concatenate([[0], powers[powers <= shortest // 2]]).astype(np.int64)
 
 
-def _difference(totals: Floats, lengths: Ints, of_arm: Ints) -> tuple[float, Floats, float]:
+def difference_by_periods(totals: Floats, lengths: Ints, of_arm: Ints) -> tuple[float, Floats, float]:
     """Return the difference of the arms, each period's part of its error, and Welch's degrees of freedom.
 
     The square of the error is the sum of the squares of the parts: s²/P of each arm over its P periods, which may
     differ in length.
+
+    Args:
+        totals: sum of the values of each period, shape (periods,).
+        lengths: values in each period, shape (periods,).
+        of_arm: of each period, 0 or 1, two of each at least, shape (periods,).
+
+    >>> found, parts, freedom = difference_by_periods(np.array([2.0, 4, 6, 4]), np.full(4, 2), np.array([0, 1, 1, 0]))
+    >>> round(found, 2), round(float(np.sum(parts**2)), 2), round(freedom, 2)
+    (1.0, 0.5, 2.0)
     """
     means, parts, variances = [], np.zeros(len(totals)), []
     for which in (0, 1):
@@ -197,7 +211,7 @@ def _difference(totals: Floats, lengths: Ints, of_arm: Ints) -> tuple[float, Flo
         mean = totals[here].sum() / lengths[here].sum()
         periods = int(here.sum())
         off = (totals[here] - mean * lengths[here]) / lengths[here].sum() * np.sqrt(periods / (periods - 1))
-        parts[here] = off if which else -off
+        parts[here] = off
         means.append(mean)
         variances.append((float(np.sum(off**2)), periods - 1))
     whole = sum(variance for variance, _ in variances)

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import ttest_ind
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.beyond.control_variate import control_variate
@@ -208,6 +209,14 @@ def test_an_unfair_coin_is_said_and_one_arm_alone_refused() -> None:
         differences_in_q(cost, arm, share=1.0)
 
 
+def test_each_request_counts_by_its_own_share() -> None:
+    busy, arm = np.tile([0, 1], 400).repeat(4), np.tile([0, 0, 0, 1, 1, 1, 0, 1], 400)
+    cost = 10.0 * busy + arm  # arm 1, of a quarter of the idle requests and of three in four busy ones, costs 1 more
+    found = differences_in_q(cost, arm, np.where(busy, 0.75, 0.25), horizons=np.array([1]))
+    assert found.naive == found.path.value == pytest.approx(1.0)
+    assert differences_in_q(cost, arm, 0.5, horizons=np.array([1])).naive == pytest.approx(6.0)
+
+
 @cache
 def turns() -> list[Switchback]:
     period = np.arange(12_000) // 400
@@ -239,6 +248,26 @@ def test_a_switchback_is_the_difference_of_means_after_the_burn_in() -> None:
     assert found.ses[1] == pytest.approx(np.sqrt(sum(each.var(ddof=1) / 4 for each in means)))
 
 
+def test_the_interval_of_a_switchback_is_welchs_and_the_carry_over_has_its_own_error() -> None:
+    arm, after = np.repeat([0, 1, 0, 1, 1, 0, 1, 0], 5), np.arange(40) % 5
+    noise = np.random.default_rng(0).random(40) * (1 + 2 * arm)
+    plain = switchback(noise, arm, np.array([0]), period=np.arange(40) // 5)
+    of_a, of_b = (noise.reshape(8, 5).mean(axis=1)[arm[::5] == which] for which in (0, 1))
+    welch = ttest_ind(of_b, of_a, equal_var=False)
+    assert plain.freedom == pytest.approx(welch.df)
+    for level in (0.9, 0.95):
+        assert plain.interval(level) == pytest.approx(tuple(welch.confidence_interval(level)))
+    left = switchback(noise + 5.0 * (after < 2) * (1 - arm), arm, np.array([0, 2]), period=np.arange(40) // 5)
+    assert left.burn_in == 2
+    assert "no plateau up to a burn-in of 2 requests" in left.notes[-1]
+    assert left.carried_over == pytest.approx(left.values[0] - left.values[1])
+    by_period = (noise.reshape(8, 5).mean(axis=1) - noise.reshape(8, 5)[:, 2:].mean(axis=1)).reshape(8)
+    errors = [by_period[arm[::5] == which].var(ddof=1) / 4 for which in (0, 1)]
+    assert left.carried_over_se == pytest.approx(np.sqrt(sum(errors)))
+    rests = switchback(noise, arm, np.array([0, 2]), period=np.arange(40) // 5)
+    assert (rests.burn_in, len(rests.notes)) == (0, 1)
+
+
 def test_too_few_turns_are_refused_and_turns_without_names_last_until_the_arm_changes() -> None:
     arm = np.repeat([0, 1, 0, 1, 0, 1], 20)
     with pytest.raises(DataError, match="there are no requests"):
@@ -258,6 +287,11 @@ def test_a_coin_and_turns_are_told_apart(share: float) -> None:
     assert design_of(coin) == "per request"
     assert design_of(np.repeat(coin[:100], 20)) == "switchback"
     assert design_of(np.zeros(50, dtype=np.int64)) == "one arm"
+
+
+def test_half_as_many_changes_as_a_coin_makes_are_turns() -> None:
+    assert design_of(np.repeat(np.tile([0, 1], 100), 5)) == "switchback"  # one in 5, where a coin makes one in 2
+    assert design_of(np.repeat(np.tile([0, 1], 100), 3)) == "per request"  # which the test of balance then sees
 
 
 def test_a_wrong_simulator_is_corrected_and_one_that_knows_something_lowers_the_noise() -> None:
