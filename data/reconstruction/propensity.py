@@ -57,8 +57,9 @@ def propensity_of(log: RequestLog) -> tuple[Floats, str | None]:
             f"no propensities are logged, and {len(judged)} decisions are too few to test (needs {LEAST_REQUESTS})",
         )
     test = uniform_test(log, judged)
+    p = f"= {test.p_value:.2g}" if test.p_value > 0 else "< 1e-300"  # no smaller float is whole
     found = (
-        f"likelihood ratio {test.statistic:.1f} on {test.degrees} degrees of freedom, p = {test.p_value:.2g}, "
+        f"likelihood ratio {test.statistic:.1f} on {test.degrees} degrees of freedom, p {p}, "
         f"{test.requests} of {len(judged)} requests tested"
     )
     if test.p_value <= LEAST_P_VALUE:

@@ -7,6 +7,9 @@ where it gives back the logged latencies.
 
 Both sides have less noise by what no logged decision changes: the mean TTFT of each request over the other replays of
 the same arrivals is taken off, and what the requests just before a decision foretell.
+
+What remains may still drown all but the first few requests. A comparison of these alone would pass whatever the queues
+and caches do later, so that it is no gate: see `_place`.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.reconstruct import complete_snapshot, propensity_of
 from lodestar.pipeline.estimation.beyond.derivative import contrast
 from lodestar.pipeline.estimation.beyond.known import costs_before
+from lodestar.pipeline.estimation.beyond.plateau import plateau
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.gates import LIMITS, RUNS, Comparison
 from lodestar.pipeline.replay.parallel import AnyPolicy, Mapper
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.window import window_of
+from lodestar.reports.numbers import number
 
 __all__ = ["MOST_POLICIES", "MOST_REQUESTS", "derivative_comparisons"]
 
@@ -43,6 +48,7 @@ MOST_REQUESTS: Final = 20_000
 FEWEST_REQUESTS: Final = 500
 _MISSING: Final = 0.01  # of the requests may lack a TTFT; they count as the mean
 _FAR: Final = 4.0  # standard errors from 1, beyond which a mean weight is no luck
+_SHORT: Final = 0.5  # of the plateau; a shorter horizon tells hardly anything of what later requests pay
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,13 @@ def derivative_comparisons(
     sides, found = _filled([real, *runs], np.isnan(real.ttft_ms)), []
     for k, name in enumerate(scored):
         try:
-            found.append(_compared(name, k, sides, known))
+            compared = _compared(name, k, sides, known)
         except DataError as error:  # a replay shares no decision with the policy
-            notes.append(f"no derivative towards {name}: {error}")
+            compared = f"no derivative towards {name}: {error}"
+        if isinstance(compared, Comparison):
+            found.append(compared)
+        else:
+            notes.append(compared)
     return found, notes
 
 
@@ -109,7 +119,7 @@ def _decided(log: RequestLog, propensity: Floats) -> Bools:
 def _why_not(log: RequestLog, rows: range, known: Bools) -> str:
     """Say why the log tells no derivative, or nothing."""
     if known.sum() < FEWEST_REQUESTS:
-        return f"{known.sum()} requests have a decision with a propensity; expected {FEWEST_REQUESTS}"
+        return f"{known.sum()} requests have a decision with a propensity; expected {FEWEST_REQUESTS}. Log more"
     part = slice(rows.start, rows.stop)
     missing = float(np.isnan(log.ttft_ms[part]).mean())
     if missing > _MISSING:
@@ -185,8 +195,11 @@ def _filled(sides: list[_Side], unknown: Bools) -> list[_Side]:
     return filled
 
 
-def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison:
-    """Compare the log, which comes first, with the mean of the runs, and each run with the mean of the others."""
+def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison | str:
+    """Compare the log, which comes first, with the mean of the runs, and each run with the mean of the others.
+
+    Where all but a small part of what later requests pay is left out, say so instead.
+    """
     ttft_ms = np.stack([side.ttft_ms for side in sides])
     total = ttft_ms[1:].sum(axis=0)
     paths = []
@@ -195,7 +208,14 @@ def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison
         cost = side.ttft_ms - others
         paths.append(contrast(cost, side.weights[k], known.astype(np.float64), known=costs_before(cost)))
     slopes = np.stack([path.values for path in paths]) / ttft_ms.mean(axis=1, keepdims=True)
-    place = _place(slopes[1:], int(np.median([path.chosen for path in paths])))
+    horizons = paths[0].horizons
+    place, rest = _place(slopes[1:], int(np.median([path.chosen for path in paths])))
+    if horizons[place] < _SHORT * horizons[rest]:
+        more = " or more" if rest == len(horizons) - 1 else ""
+        return (
+            f"no derivative towards {name} is compared: at this log's noise only {horizons[place]} of the "
+            f"{horizons[rest]}{more} requests over which a decision matters could be; log more requests"
+        )
     logged, runs = float(slopes[0, place]), slopes[1:, place]
     error, luck = float(runs.mean()) - logged, float(runs.std(ddof=1))
     return Comparison(
@@ -203,20 +223,31 @@ def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison
         error,
         ((runs.sum() - runs) / (RUNS - 1) - runs).tolist(),
         kind="derivative_error",
-        note=f"towards {name}, over {paths[0].horizons[place]} requests: {runs.mean():+.2f} by the replay and "
-        f"{logged:+.2f} by the log, in units of the mean TTFT; z = {error / luck if luck > 0 else 0.0:+.1f}",
+        note=f"towards {name}, over {horizons[place]} requests: {number(float(runs.mean()), 2, signed=True)} by the "
+        f"replay and {number(logged, 2, signed=True)} by the log, in units of the mean TTFT; "
+        f"z = {number(error / luck if luck > 0 else 0.0, 1, signed=True)}",
     )
 
 
-def _place(runs: Floats, plateau: int) -> int:
+def _place(runs: Floats, resting: int) -> tuple[int, int]:
     """Choose the horizon: the longest, up to the plateau, at which replays differ by no more than is tolerated.
 
     Both sides are cut off alike, so that any horizon compares like with like. Beyond this one luck would excuse nearly
-    any error; the longer the log, the longer it is. It depends on the log's own value as little as on one replay's.
+    any error; the longer the log, the longer it is. The plateau is that of most paths, or of the mean of the replays if
+    that is later: a single path, the log's too, comes to rest wherever its noise hides what follows.
 
     Args:
         runs: derivatives of the replays, in units of the mean TTFT, shape (runs, k).
-        plateau: place of the horizon at which most paths come to rest.
+        resting: place of the horizon at which most paths come to rest.
+
+    Returns:
+        Its place, and that of the plateau: the requests over which a decision matters.
+
+    >>> rising = np.array([0.2, 0.4, 0.4]) + 0.2 * np.array([-1, 1])[:, None] * np.array([0.1, 0.2, 0.3])
+    >>> _place(rising, 0), _place(2 * rising, 0), _place(rising, 2)
+    ((1, 1), (0, 1), (2, 2))
     """
-    steady = np.flatnonzero(runs[:, : plateau + 1].std(axis=0, ddof=1) <= LIMITS["derivative_error"][0])
-    return int(steady[-1]) if len(steady) else 0
+    mean = runs.mean(axis=0)
+    rest = max(resting, plateau(mean, (runs - mean) / math.sqrt(len(runs) * (len(runs) - 1))))
+    steady = np.flatnonzero(runs[:, : rest + 1].std(axis=0, ddof=1) <= LIMITS["derivative_error"][0])
+    return (int(steady[-1]) if len(steady) else 0), rest

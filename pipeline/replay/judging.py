@@ -55,7 +55,7 @@ def judged(
         measured = measured_arms_of(con, log)
     made_by = logging_policy(log, propensity)
     trust = judge(log, as_logged, made_by, measured, arms, cores, policies)
-    if log.policy and (named := named_policy(log.policy)) is not None and named != made_by:
+    if log.policy and (named := named_policy(log.policy, len(log.instances))) is not None and named != made_by:
         doubt = f"the log names {log.policy}, which cannot have given its propensities: it is not taken for the policy"
         trust = replace(trust, notes=[*trust.notes, doubt])
     if changed and trust.verdict == "trusted":
@@ -70,7 +70,7 @@ def judged(
 
 def logging_policy(log: RequestLog, propensity: Floats) -> Policy | None:
     """Return the policy that made the log, where its name, settings and all, or uniform propensities tell it."""
-    named = named_policy(log.policy) if log.policy else None
+    named = named_policy(log.policy, len(log.instances)) if log.policy else None
     if named is not None and could_have_given(named, log):
         return named
     decided = log.chosen >= 0

@@ -8,10 +8,11 @@ import numpy as np
 
 from lodestar.data.errors import ConfigError
 from lodestar.data.log import RequestLog
+from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.policy_settings import split_settings
-from lodestar.pipeline.replay.routing.contract import NOTHING, Policy
+from lodestar.pipeline.replay.routing.contract import NOTHING, Fleet, Policy
 from lodestar.pipeline.replay.routing.wrapped import WRAPPERS
 
 __all__ = ["could_have_given", "named_policy"]
@@ -20,11 +21,15 @@ _ROUNDED: Final = 1e-3  # logs may round their propensities
 _MOST: Final = 0.95  # of the decisions: while an instance joins or leaves, a router may know of others than the log
 
 
-def named_policy(text: str) -> Policy | None:
+def named_policy(text: str, instances: int = 0) -> Policy | None:
     """Return the policy of ours that a text names, with its settings and wrapper; None for whatever else it says.
 
     The text is a log's, and whoever wrote it is not trusted: no file is opened, nothing is imported, no model is asked.
     A policy that stands in a file, belongs to another package, learns, or predicts is therefore not known.
+
+    Args:
+        text: what the log says.
+        instances: so many it must be able to route to; 0: it may be set for any number.
 
     >>> named_policy("epsilon:least-request,epsilon=0.2")
     Wrapped(inner=LeastRequest(), kind='epsilon', amount=0.2)
@@ -35,7 +40,12 @@ def named_policy(text: str) -> Policy | None:
         name, _ = split_settings(text)
         kind, _, rest = name.partition(":")
         ours = {policy.name for policy in POLICIES if policy.predictor == NOTHING}
-        return make_policy(text) if (rest if kind in WRAPPERS else name) in ours else None
+        if (rest if kind in WRAPPERS else name) not in ours:
+            return None
+        policy = make_policy(text)
+        if instances:
+            policy.parameters(Fleet.of([EngineModel()] * instances))  # refuses settings of more or fewer
+        return policy
     except ConfigError:
         return None
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from lodestar.data.log import RequestLog, Workload
 from lodestar.data.workspace import Workspace
+from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, usable_requests
+from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE
 from lodestar.pipeline.replay.carried import carry_calibration
 from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.cluster_spec import ClusterSpec
@@ -36,7 +38,8 @@ from lodestar.pipeline.replay.tuning.parts import Parts
 __all__ = ["ESTIMAND", "Replay", "Settings", "replay"]
 
 ESTIMAND: Final = "closed-loop, replayed"
-_NOT_BESIDE: Final = "one step is not set beside the closed loop: the replayed cluster is not the logged one"
+_NOT_BESIDE: Final = "one step is not set beside the closed loop"
+_CHANGED: Final = "the replayed cluster is not the logged one; replay it as it was logged"
 #: Of the queues over time, so many points are drawn.
 _QUEUE_POINTS: Final = 2000
 _VERSIONS_OF: Final = ("lodestar-router", "lightgbm", "numba", "numpy", "polars")
@@ -148,15 +151,28 @@ def _gap(
     it: Prepared, steps: OneStep, outcomes: Mapping[str, list[Outcome]], rows: list[dict[str, Any]], cores: Mapper
 ) -> dict[str, Any]:
     """Set one step beside the closed loop, where both are of the same cluster."""
-    if it.is_changed:
-        return {"gap": [], "gap_notes": [_NOT_BESIDE]}
+    if why := _uncalibrated(it) or (_CHANGED if it.is_changed else ""):
+        return {"gap": [], "gap_notes": [f"{_NOT_BESIDE}: {why}"]}
     log, settings = it.log, it.settings
     made_by = logging_policy(log, it.traffic.propensity)
     correction = closed_loop_correction(
         log, it.as_logged, outcomes, made_by, settings.warmup_ratio, settings.seed, cores
     )
-    gap, notes = gap_rows(log, it.as_logged, steps, outcomes, rows, correction, made_by, it.traffic.counted)
+    gap, notes = gap_rows(it.traffic, it.as_logged, steps, outcomes, rows, correction, made_by)
     return {"gap": gap, "gap_notes": notes}
+
+
+def _uncalibrated(it: Prepared) -> str:
+    """Say why the engines are not those of the log, where nothing fitted them to any."""
+    if it.engines.fit is not None or it.settings.engine_from:
+        return ""
+    if it.settings.engine is not None:
+        return f"the engines are {it.engines.source}, as named, and not calibrated; leave --engine out to fit them"
+    return (
+        f"the engines are {it.engines.source}, and not calibrated: {usable_requests(it.log)} requests have a decision "
+        f"and a TTFT among the first {TRAINING_SHARE:.0%}; expected {FEWEST_REQUESTS} or more. Log more, or name "
+        "engines that were calibrated before: lodestar replay --engine-from"
+    )
 
 
 def _tuned(it: Prepared, parts: Parts, verdict: str, cores: Mapper, progress: Progress | None) -> dict[str, Any]:

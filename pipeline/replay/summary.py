@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar.data.errors import ConfigError
 from lodestar.data.log import Workload
 from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
 from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resamples
@@ -33,6 +35,14 @@ class Slo:
 
     ttft_ms: float = 2000.0
     tpot_ms: float = 200.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can meet."""
+        if not 0 < self.ttft_ms < math.inf:
+            raise ConfigError(
+                f"--slo-ttft-ms is {self.ttft_ms:g}; expected more than 0, as no request is that fast, and less than "
+                "infinite, which every request meets. Leave it out for the default"
+            )
 
 
 def summary(

@@ -20,6 +20,7 @@ from lodestar.pipeline.replay.fidelity import mean_error, ttft_statistics
 from lodestar.pipeline.replay.gates import RUNS, Comparison, Gate, gates_of
 from lodestar.pipeline.replay.parallel import SERIAL, AnyPolicy, Mapper
 from lodestar.pipeline.replay.routing.contract import Policy
+from lodestar.reports.numbers import number
 
 __all__ = ["Gate", "Trust", "judge", "unjudged"]
 
@@ -142,5 +143,5 @@ def _free_run(log: RequestLog, cluster: Cluster, policy: Policy, measured: Rows,
 
 
 def _failure(failed: Gate) -> str:
-    value = "cannot be computed from this log" if failed.value is None else f"is {failed.value:.3f}"
+    value = "cannot be computed from this log" if failed.value is None else f"is {number(failed.value, 3)}"
     return f"{failed.name} {value}, limit {failed.limit:.3f} ({failed.why})"

@@ -177,7 +177,7 @@ def known_of(log: RequestLog, known: NDArray[np.bool_]) -> RequestLog:
 def test_one_step_goes_without_propensities_and_weights_do_not(
     known: int, fine: tuple[bool, bool], made_log: Callable[..., RequestLog], workspace: Workspace, tmp_path: Path
 ) -> None:
-    """As `lodestar estimate` does: without any, dm speaks for all decisions; with some, all speak for those alone."""
+    """As `lodestar estimate` does: without any, dm speaks for all decisions; with some, weights are judged on those."""
     log = known_of(quick(made_log(n=400)), np.arange(400) >= 400 - known)
     write_decision_log(tmp_path / "log.jsonl", log)
     ingest(workspace, [tmp_path / "log.jsonl"], "d")
@@ -189,8 +189,9 @@ def test_one_step_goes_without_propensities_and_weights_do_not(
         with pytest.raises(DataError, match="no one-step estimates"):
             estimate_dataset(workspace, "d", settings, closed_loop=False)
         return
-    found = estimate_dataset(workspace, "d", settings, closed_loop=False)["one_step"]
-    assert (len({row["estimator"] for row in found}) > 1) == fine[1]
+    found = estimate_dataset(workspace, "d", settings, closed_loop=False)
+    assert found["one_step"]
+    assert [row["weights"]["decisions"] for row in found["one_step_diagnostics"]] == ([known] if fine[1] else [])
     if not fine[1]:
         assert told["weighted one-step"]["why_not"].startswith("no propensities are logged, and 400 decisions are too")
 

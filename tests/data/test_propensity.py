@@ -24,6 +24,7 @@ def test_choices_of_a_policy_are_rejected(name: str, real_log: Callable[[str], R
     assert np.isnan(propensity).all()
     assert note is not None
     assert "not uniform at random" in note
+    assert "p = 0," not in note
 
 
 def test_a_decision_without_candidates_has_no_propensity(made_log: Callable[..., RequestLog]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache, partial
 
@@ -62,7 +63,7 @@ def compared(engine: EngineModel) -> list[Comparison]:
 
 
 def z_of(comparison: Comparison) -> float:
-    return float(comparison.note.split("z = ")[1])
+    return float(comparison.note.split("z = ")[1].replace("−", "-"))
 
 
 def test_the_true_cluster_passes() -> None:
@@ -74,6 +75,27 @@ def test_a_cluster_whose_cache_does_not_help_leads_less_far_which_shows() -> Non
     right, wrong = (np.array([z_of(each) for each in compared(engine)]) for engine in (TRUTH, USELESS_CACHE))
     assert np.mean(wrong**2) > 2 * np.mean(right**2)
     assert sum(not gates_of([each])[0].passed for each in compared(USELESS_CACHE)) >= 1
+
+
+def test_what_is_compared_reaches_over_most_of_what_later_requests_pay() -> None:
+    for each in [*compared(TRUTH), *compared(USELESS_CACHE)]:
+        assert int(each.note.split("over ")[1].split()[0]) >= 8  # the plateau is at 8 to 16 requests
+
+
+def test_a_log_whose_noise_leaves_only_the_first_few_requests_is_no_gate() -> None:
+    workload = sharing_workload(
+        1000, rate_per_s=150.0, sharing_ratio=0.8, seed=4, requests_per_prefix=60, prompt_tokens=(500, 1000, 2000)
+    )
+    made = Cluster.of([TRUTH] * 4, workload)
+    run = made.replay(RandomChoice(), seed=100, record=True)
+    log = recorded_log("loaded", made, RandomChoice(), run, names=Names(policy="random"))
+    found, notes = derivative_comparisons(log, made, RandomChoice(), {"p": make_policy("least-request")}, SERIAL)
+    assert found == []
+    only = r"no derivative towards p is compared: at this log's noise only (\d+) of the (\d+)( or more)? requests over "
+    told = re.match(only, notes[0])
+    assert told is not None, notes
+    assert 2 * int(told[1]) < int(told[2])
+    assert notes[0].endswith("log more requests")
 
 
 def test_luck_is_that_of_each_replay_in_the_place_of_the_log() -> None:
@@ -107,7 +129,7 @@ def test_why_nothing_is_compared_is_said() -> None:
     log, towards = recorded(requests=600), {"least-request": make_policy("least-request")}
     few = replace(log, propensity=np.where(np.arange(len(log)) % 2 == 0, np.nan, log.propensity))
     assert notes_of(few, towards) == [
-        "no derivative is compared: 285 requests have a decision with a propensity; expected 500"
+        "no derivative is compared: 285 requests have a decision with a propensity; expected 500. Log more"
     ]
     unmeasured = replace(log, ttft_ms=np.where(np.arange(len(log)) % 10 == 0, np.nan, log.ttft_ms))
     assert "10.0% of the requests have no TTFT" in notes_of(unmeasured, towards)[0]

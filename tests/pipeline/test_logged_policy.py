@@ -17,9 +17,11 @@ from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.judging import judged, logging_policy
 from lodestar.pipeline.replay.logged_policy import could_have_given, named_policy
 from lodestar.pipeline.replay.parallel import SERIAL
+from lodestar.pipeline.replay.policies import POLICIES
 from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import Names, recorded_log
+from lodestar.pipeline.replay.routing.contract import NOTHING
 
 EXPLORING = "epsilon:least-request,epsilon=0.3"
 
@@ -81,6 +83,20 @@ def test_what_is_not_ours_or_asks_a_model_is_not_known(text: str) -> None:
 @pytest.mark.parametrize("text", ["random,", "random,seed=1", "epsilon:random,epsilon=2", "epsilon:epsilon:random"])
 def test_a_name_that_cannot_be_read_is_not_known(text: str) -> None:
     assert named_policy(text) is None
+
+
+@pytest.mark.parametrize("text", ["mooncake,speeds=1:1:2", "epsilon:mooncake,speeds=1:1,epsilon=0.1"])
+def test_a_name_that_is_set_for_other_instances_is_not_believed(text: str, tmp_path: Path) -> None:
+    log = replace(recorded("least-request"), policy=text)
+    assert logging_policy(log, log.propensity) is None
+    judged(Workspace.open(tmp_path), log, cluster(), False, [], log.propensity, {}, SERIAL)
+    fitting = f"{text.partition('speeds=')[0]}speeds=1:1:2:1"
+    assert named_policy(fitting, len(log.instances)) == make_policy(fitting)
+
+
+def test_every_policy_that_can_be_named_can_be_asked_for_the_instances_of_a_log() -> None:
+    ours = [policy.name for policy in POLICIES if policy.predictor == NOTHING]
+    assert [name for name in ours if named_policy(name, 2) is None] == []
 
 
 def test_no_name_makes_a_file_run(tmp_path: Path) -> None:

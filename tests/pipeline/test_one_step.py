@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,13 @@ from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.cli import app
 from lodestar.pipeline.estimating import estimate_dataset
+from lodestar.pipeline.estimation.estimate import estimate
+from lodestar.pipeline.estimation.estimators.dr import dr
+from lodestar.pipeline.estimation.loggers import balanced, stratified
 from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.estimates import one_step as one_step_module
+from lodestar.pipeline.replay.estimates.differences import one_step_differences
+from lodestar.pipeline.replay.estimates.mixed_loggers import mixed_estimates
 from lodestar.pipeline.replay.estimates.one_step import OneStep, one_step
 from lodestar.pipeline.replay.estimates.router_test import router_test
 from lodestar.pipeline.replay.logged_traffic import LoggedTraffic
@@ -71,6 +78,16 @@ def values(found: OneStep, policy: str) -> dict[str, float]:
     return {row["estimator"]: row["value_ms"] for row in found.rows if row["policy"] == policy}
 
 
+def test_the_calibration_of_the_predictor_is_in_the_diagnostics(coin: OneStep) -> None:
+    for row in coin.diagnostics:
+        every = {each["quantile"]: each for each in row["coverage"] if each["group"] == "all decisions"}
+        assert set(every) == {0.1, 0.5, 0.9}
+        assert all(abs(each["covered_ratio"] - quantile) < 0.1 for quantile, each in every.items())
+        assert all(each["pinball"] > 0 and each["decisions"] == 600 for each in every.values())
+        assert {each["group"].split()[0] for each in row["coverage"]} == {"all", "time", "load"}
+        assert row["miscalibrated"] is None or "the predictor is miscalibrated" in row["miscalibrated"]
+
+
 def test_a_log_of_two_routers_has_balanced_and_weighted_estimates(coin: OneStep) -> None:
     found = values(coin, "least-request")
     assert {"balanced-snipw", "balanced-dr", "weighted-snipw", "weighted-dr"} <= set(found)
@@ -78,6 +95,18 @@ def test_a_log_of_two_routers_has_balanced_and_weighted_estimates(coin: OneStep)
     for name in ("balanced-snipw", "balanced-dr", "weighted-snipw", "weighted-dr"):
         assert abs(found[name] - found["dr"]) < 3 * spread["dr"]
         assert found[name] not in (found["dr"], found["snipw"])
+
+
+def test_the_error_of_a_balanced_estimate_takes_as_given_how_many_each_router_decided(coin: OneStep) -> None:
+    rows = coin.scored["random"]
+    probabilities = np.stack([rows.log.propensity * (1 + 0.5 * (rows.log.logger != k)) for k in (0, 1)])
+    found, failed = mixed_estimates(rows, "random", 50, np.minimum(probabilities, 1.0))
+    assert failed == []
+    of = balanced(rows, np.minimum(probabilities, 1.0))
+    expected = estimate(rows, "random", "balanced-dr", 50, lambda _: stratified(dr(of), rows.log)).to_dict()
+    plain = estimate(rows, "random", "balanced-dr", 50, lambda _: dr(of)).to_dict()
+    assert next(row for row in found if row["estimator"] == "balanced-dr")["se_ms"] == expected["se_ms"]
+    assert expected["se_ms"] != plain["se_ms"]
 
 
 def test_a_coin_for_each_request_is_a_test_of_the_routers(coin: OneStep) -> None:
@@ -126,10 +155,10 @@ def test_a_router_that_would_choose_otherwise_than_it_logged_is_named_once() -> 
     assert "epsilon:least-request, asked again, gives" in (found.note or "")
 
 
-def test_an_slo_that_nothing_meets_leaves_the_other_tails() -> None:
-    found = estimated(recorded("random"), "random", slo_ttft_ms=0.0)
-    assert {"p50", "p90"} <= {row["measure"] for row in found.tails}
-    assert "slo" not in {row["measure"] for row in found.tails}
+def test_nobody_meets_an_slo_that_nothing_meets() -> None:
+    found = estimated(recorded("random"), "random", slo_ttft_ms=1e-6)
+    met = {row["value"] for row in found.tails if row["measure"] == "slo" and row["estimator"] != "dm"}
+    assert met == {0.0}
 
 
 def test_without_propensities_the_model_alone_speaks_of_all_decisions() -> None:
@@ -140,7 +169,79 @@ def test_without_propensities_the_model_alone_speaks_of_all_decisions() -> None:
     assert [row["estimator"] for row in found.rows] == ["dm"]
     assert found.rows[0]["value_ms"] == pytest.approx(values(estimated(log, "least-request"), "least-request")["dm"])
     assert (found.tails, found.diagnostics, found.derivatives, found.differences) == ([], [], [], [])
-    assert "without propensities only dm" in (found.note or "")
+    assert "direct only: without propensities only dm" in (found.note or "")
+    assert "the interval does not contain the predictor's own error" in found.rows[0]["notes"]
+
+
+def test_without_propensities_a_policy_that_dm_cannot_value_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, asked = recorded("random"), one_step_module.target_of
+    none = replace(log, propensity=np.full(600, np.nan), probability=np.full(log.candidate.shape, np.nan))
+    traffic = replace(LoggedTraffic.of(log, 0.0), log=none, propensity=none.propensity)
+
+    def without_predictions(*given: Any) -> Any:
+        rows, notes = asked(*given)
+        return replace(rows, predicted=np.full_like(rows.predicted, np.nan)), notes
+
+    monkeypatch.setattr(one_step_module, "target_of", without_predictions)
+    found = one_step(traffic, {"least-request": make_policy("least-request")}, CLUSTER.fleet, "least-request")
+    assert found.rows == []
+    assert "no dm of least-request: " in (found.note or "")
+
+
+FEW = "epsilon:least-uncached-tokens,epsilon=0.2"  # explores so little towards another that some 15 decisions weigh
+
+
+@pytest.fixture(scope="module")
+def few() -> OneStep:
+    return estimated(recorded(FEW), FEW, "least-request")
+
+
+def test_where_the_verdict_is_direct_only_no_number_uses_weights(few: OneStep) -> None:
+    words = {row["policy"]: row["verdict"]["word"] for row in few.diagnostics}
+    assert words == {FEW: "usable", "least-request": "direct only"}
+    assert list(values(few, "least-request")) == ["dm"]
+    assert {"dm", "snipw", "dr"} < set(values(few, FEW))
+    assert few.differences == []
+    assert [row["policy"] for row in few.derivatives] == [FEW]
+    weighed = [row for row in few.tails if row["policy"] == "least-request" and row["estimator"] != "dm"]
+    assert weighed
+    assert all(row["value"] is None and row["refused"] for row in weighed)
+    assert "expected 100 or more; it has dm alone, and no other estimator, difference or derivative" in (few.note or "")
+    assert "log more, or a policy that explores towards this one" in (few.note or "")
+
+
+def test_a_baseline_that_the_log_does_not_carry_has_no_differences() -> None:
+    found = estimated(recorded(FEW), "least-request", FEW)
+    assert found.differences == []
+    assert "no one-step differences: least-request has no doubly robust value; name another" in (found.note or "")
+
+
+def test_propensities_that_did_not_choose_leave_the_model_alone() -> None:
+    log = recorded("random")
+    wrong = replace(log, propensity=log.propensity / 2, probability=np.full(log.candidate.shape, np.nan))
+    found = estimated(wrong, "random", "least-request")
+    assert {row["verdict"]["word"] for row in found.diagnostics} == {"not usable"}
+    assert {row["estimator"] for row in found.rows} == {"dm"}
+    assert {row["estimator"] for row in found.tails if row["value"] is not None} == {"dm"}
+    assert found.derivatives == found.differences == []
+    assert "log the probability that each choice was drawn with" in (found.note or "")
+
+
+def test_a_policy_that_shares_no_decision_has_neither_a_difference_nor_a_rank(coin: OneStep) -> None:
+    scored = coin.scored["least-request"]
+    target = np.zeros(scored.log.candidates)
+    first = scored.log.offsets[:-1]
+    target[np.where(scored.log.chosen == first, first + 1, first)] = 1.0
+    three = {**coin.scored, "never": replace(scored, target=target)}
+    rows, notes = one_step_differences(three, "random", 500.0, 0)
+    assert [row["policy"] for row in rows] == ["least-request", "random"]
+    assert all(len(row["ranks"]) == 2 for row in rows)
+    assert notes[0].startswith("never is left out of the one-step differences: the policy shares none of")
+    assert one_step_differences(three, "never", None, 0)[0] == []
+
+
+def test_a_difference_says_that_it_is_of_one_step(coin: OneStep) -> None:
+    assert coin.differences[0]["estimand"].startswith("one-step, logged states: value over traffic like the logged one")
 
 
 def test_policies_that_decide_alike_are_named() -> None:

@@ -133,7 +133,9 @@ def test_one_step_and_closed_loop_stand_beside_each_other_with_the_gap_split(don
     assert [row["policy"] for row in done.document["gap"]] == HEURISTICS
     for row in done.document["gap"]:
         assert (row["one_step_ms"], row["closed_loop_ms"]) == (dr[row["policy"]], closed[row["policy"]])
-        assert row["gap_ms"] == pytest.approx(row["feedback_ms"] + row["simulator_ms"])
+        parts = row["feedback_ms"] + row["log_replay_error_ms"] + row["simulator_ms"]
+        assert row["gap_ms"] == pytest.approx(parts)
+        assert row["made_by"] == "random"
         assert row["ratio_corrected_ms"] == pytest.approx(row["ratio"] * row["closed_loop_ms"], rel=0.02)
     assert done.document["gap_notes"][0].startswith("the log itself: ")
     assert done.document["test"] is None
@@ -173,6 +175,8 @@ def test_a_workload_without_outcomes_is_replayed_on_a_preset_and_not_judged(work
     assert document["instances"] == 8
     assert document["one_step"] == []
     assert document["one_step_note"]
+    (why,) = document["gap_notes"]
+    assert "not calibrated: 0 requests have a decision and a TTFT among the first 70%; expected 50 or more. Log" in why
 
 
 def test_a_named_preset_and_size_win_over_the_log(workspace: Workspace) -> None:
@@ -182,6 +186,7 @@ def test_a_named_preset_and_size_win_over_the_log(workspace: Workspace) -> None:
     assert document["engine"]["source"] == "preset a100-llama-3.1-8b"
     assert document["engine"]["instances"] == "named; the log has 4"
     assert document["instances"] == 2
+    assert "the engines are preset a100-llama-3.1-8b, as named, and not calibrated" in document["gap_notes"][0]
     assert document["trust"]["verdict"] == "untrusted"
 
 

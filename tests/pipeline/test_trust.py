@@ -116,7 +116,7 @@ def test_an_arm_that_is_not_foretold_is_a_reason() -> None:
     arm = recorded("least-request")
     trust = judged(TRUTH, recorded(), replace(arm, ttft_ms=1.5 * arm.ttft_ms))
     assert trust.verdict == "untrusted"
-    assert trust.reasons[0].startswith("arm_least-request_mean_error is -0.3")
+    assert trust.reasons[0].startswith("arm_least-request_mean_error is −0.3")
 
 
 def test_the_instances_of_an_arm_are_matched_by_name() -> None:

@@ -21,30 +21,35 @@ __all__ = ["one_step_differences"]
 
 def one_step_differences(
     scored: Mapping[str, OneStepInput], baseline: str, slo_ttft_ms: float | None, seed: int
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return one row a policy: its doubly robust value less the baseline's, and whether it surely misses the SLO less.
 
-    The gate on the SLO is anytime-valid: latencies have no bound, but a miss is 0 or 1.
+    The gate on the SLO is anytime-valid: latencies have no bound, but a miss is 0 or 1. A policy without a doubly
+    robust value is left out, and a note says why.
 
     Args:
-        scored: policy → the same decisions with what it would have done.
-        baseline: one of them.
+        scored: policy → the same decisions with what it would have done, for those whose weights the log carries.
+        baseline: the policy that they are compared with.
         slo_ttft_ms: TTFT that is still good; None: no gate.
         seed: of the draws.
     """
-    if baseline not in scored or len(scored) < 2:
-        return [], None
-    try:
-        values = {name: dr(rows) for name, rows in scored.items()}
-    except DataError as error:
-        return [], f"no one-step differences: {error}"
+    values, notes = {}, []
+    for name, of in scored.items():
+        try:
+            values[name] = dr(of)
+        except DataError as error:  # such as: it shares no logged decision
+            notes.append(f"{name} is left out of the one-step differences: {error}")
+    if values and baseline not in values:
+        notes.append(f"no one-step differences: {baseline} has no doubly robust value; name another --baseline")
+    if baseline not in values or len(values) < 2:
+        return [], notes
     block = block_of(scored[baseline].log.decisions)
     rows = [each.to_dict() for each in compared(values, baseline, block, seed=seed)]
     if slo_ttft_ms is not None:
         for row in rows:
             if row["policy"] != baseline:
                 row["slo_gate"] = _gate(scored[row["policy"]], scored[baseline], slo_ttft_ms)
-    return rows, None
+    return rows, notes
 
 
 def _gate(rows: OneStepInput, base: OneStepInput, slo_ttft_ms: float) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def logger_probabilities(
     """
     found: list[Floats] = []
     for name in log.loggers:
-        policy = named_policy(name)
+        policy = named_policy(name, len(log.instances))
         if policy is None:
             return None, f"no balanced estimates: {name} of the log is no policy that is known here"
         scored = score_decisions(policy, log, workload, inputs.snapshot, fleet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Final
@@ -17,13 +17,16 @@ from lodestar.pipeline.estimation.beyond.derivative import derivative
 from lodestar.pipeline.estimation.beyond.known import costs_before
 from lodestar.pipeline.estimation.blocks import block_of
 from lodestar.pipeline.estimation.diagnostics.diagnose import diagnose
+from lodestar.pipeline.estimation.diagnostics.verdict import Verdict
 from lodestar.pipeline.estimation.embedding import cells
 from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.json_ready import json_ready
 from lodestar.pipeline.estimation.one_step import OneStepInput, weights
 from lodestar.pipeline.estimation.tails.measures import tail_measures
+from lodestar.pipeline.estimation.tails.residuals import chosen_quantiles
 from lodestar.pipeline.replay.estimates.differences import one_step_differences
+from lodestar.pipeline.replay.estimates.direct_only import WITHOUT_PROPENSITIES, direct_row, direct_tails, left_out
 from lodestar.pipeline.replay.estimates.logged_inputs import MOST_LEFT_OUT, LoggedInputs, logged_inputs, target_of
 from lodestar.pipeline.replay.estimates.mixed_loggers import logger_probabilities, mixed_estimates
 from lodestar.pipeline.replay.estimates.router_test import router_test
@@ -37,7 +40,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_DIRECT_ONLY: Final = "without propensities only dm, the predictor, can speak: no weights, tails or derivatives"
+_FORETOLD: Final = (0.1, 0.5, 0.9)  # quantiles by which the predictor's calibration is looked at
 _TIME_BUCKETS: Final = 5
 _LOAD_BUCKETS: Final = 4
 
@@ -49,6 +52,7 @@ class OneStep:
     Attributes:
         inputs: of the log, the same for all policies.
         scored: policy → what estimators took, for those that could be valued.
+        weighed: those of them whose weights the log carries; the others have dm alone.
         rows: one a policy and estimator.
         differences: one a policy, to the baseline.
         tails: one a policy, estimator and measure.
@@ -60,6 +64,7 @@ class OneStep:
 
     inputs: LoggedInputs
     scored: dict[str, OneStepInput] = field(default_factory=dict)
+    weighed: set[str] = field(default_factory=set)
     rows: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
     tails: list[dict[str, Any]] = field(default_factory=list)
@@ -133,9 +138,16 @@ def one_step(
         rows = replace(rows, embedding=_embedding(inputs), features=_features(inputs))
         found.scored[name] = rows
         if not weighable:
-            found.rows.append(estimate(rows, name, "dm").to_dict())
+            notes += _values(found, name, rows, ("dm",))
             continue
-        notes += _value(found, name, rows, slo_ttft_ms)
+        verdict, unknown = _judge(found, name, rows)
+        notes += unknown
+        notes += _values(found, name, rows, estimators() if verdict.carries_weights else ("dm",))
+        notes += _tails(found, name, rows, slo_ttft_ms, verdict)
+        if not verdict.carries_weights:
+            notes.append(left_out(name, verdict))
+            continue
+        found.weighed.add(name)
         if inputs.decisions.logger is not None:
             mixed, failed = mixed_estimates(rows, name, block_of(rows.log.decisions), probabilities)
             found.rows.extend(mixed)
@@ -143,9 +155,10 @@ def one_step(
         notes += _derive(found, name, rows, int(counted.sum()))
     notes += _alike(found.scored)
     if not weighable:
-        return replace(found, note="; ".join([*notes, _DIRECT_ONLY]))
-    differences, none = one_step_differences(found.scored, baseline, slo_ttft_ms, seed)
-    notes += [none] if none else []
+        return replace(found, note="; ".join([*notes, WITHOUT_PROPENSITIES]))
+    weighed = {name: rows for name, rows in found.scored.items() if name in found.weighed}
+    differences, none = one_step_differences(weighed, baseline, slo_ttft_ms, seed)
+    notes += none
     return replace(found, differences=differences, note="; ".join(notes) or None)
 
 
@@ -158,23 +171,40 @@ def _alike(scored: Mapping[str, OneStepInput]) -> list[str]:
     ]
 
 
-def _value(found: OneStep, policy: str, rows: OneStepInput, slo_ttft_ms: float | None) -> list[str]:
-    """Add what every estimator says of a policy; return why some say nothing."""
-    failed, block = [], block_of(rows.log.decisions)
-    for name in estimators():
-        try:
-            found.rows.append(estimate(rows, policy, name, block).to_dict())
-        except DataError as error:  # such as: no logged decision is one that this policy would make
-            failed.append(f"no {name} of {policy}: {error}")
+def _judge(found: OneStep, policy: str, rows: OneStepInput) -> tuple[Verdict, list[str]]:
+    """Add the diagnostics of a policy, before any number of it; return what it is good for, and what lacks."""
+    inputs, block, failed = found.inputs, block_of(rows.log.decisions), []
     try:
-        measures = tail_measures(rows, block, slo_ttft_ms or None)  # no request meets an SLO of 0
-        found.tails.extend({"policy": policy, **each.to_dict()} for each in measures)
+        foretold = chosen_quantiles(rows, block, _FORETOLD)
     except DataError as error:
-        failed.append(f"no tails of {policy}: {error}")
-    inputs = found.inputs
-    judged = diagnose(rows, block, _buckets(inputs), inputs.instance)
+        foretold = {}
+        failed.append(f"no calibration of the predictor beside {policy}: {error}")
+    judged = diagnose(rows, block, _buckets(inputs), inputs.instance, foretold)
     found.diagnostics.append({"policy": policy, **judged.to_dict()})
+    return judged.verdict, failed
+
+
+def _values(found: OneStep, policy: str, rows: OneStepInput, names: Iterable[str]) -> list[str]:
+    """Add what each of these estimators says of a policy; return why some say nothing."""
+    failed = []
+    for name in names:
+        try:
+            of = direct_row(rows, policy) if name == "dm" else estimate(rows, policy, name).to_dict()
+            found.rows.append(of)
+        except DataError as error:  # such as: the prediction is not finite for a candidate
+            failed.append(f"no {name} of {policy}: {error}")
     return failed
+
+
+def _tails(found: OneStep, policy: str, rows: OneStepInput, slo_ttft_ms: float | None, verdict: Verdict) -> list[str]:
+    """Add the tails of a policy, those by weights where the verdict allows them; return why there are none."""
+    try:
+        measures = tail_measures(rows, block_of(rows.log.decisions), slo_ttft_ms)
+    except DataError as error:
+        return [f"no tails of {policy}: {error}"]
+    measures = measures if verdict.carries_weights else direct_tails(measures, verdict)
+    found.tails.extend({"policy": policy, **each.to_dict()} for each in measures)
+    return []
 
 
 def _derive(found: OneStep, policy: str, rows: OneStepInput, counted: int) -> list[str]:

@@ -33,7 +33,6 @@ __all__ = ["ProductionStackSession"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Turned around, the sign bit makes signed numbers sort as unsigned ones do.
 #: More would take the memory for a ring that a line of text asked for.
 _MOST_PLACES: Final = 100_000
 _HALF: Final = (1 << 32) - 1
