@@ -179,7 +179,7 @@ def _coverage_targets(document: Row) -> list[dict[str, Any]]:
     rows = []
     for name, part, kinds in (
         ("in the settings of the bandits", "bandits", ("snipw", "dr")),
-        ("by blocks, on replayed logs with local dependence", "replayed", ("snipw by blocks", "dr by blocks")),
+        ("by blocks, on replayed logs", "replayed", ("snipw by blocks", "dr by blocks")),
     ):
         counted = [row for row in found[part] if row["interval"] in kinds]
         if not counted:

@@ -7,9 +7,10 @@ from typing import Any
 
 from lodestar.data.workspace import Workspace
 from lodestar.models.registry.tracking import quiet, tracked_run
-from lodestar.reports.mlflow_log import NOT_IN_METRIC_NAMES
+from lodestar.reports.mlflow_log import metric_name
 from lodestar.reports.validation_page import page
 from lodestar.reports.validation_picture import picture
+from lodestar.reports.validation_scores import score_metrics
 
 __all__ = ["log_validation", "metrics_of"]
 
@@ -20,7 +21,7 @@ def log_validation(workspace: Workspace, document: Mapping[str, Any]) -> str:
 
     with tracked_run(workspace, document["command"], {"kind": "validation"}) as run_id, quiet():
         mlflow.log_params({"seed": document["seed"], "parts": ", ".join(document["seconds"])})
-        mlflow.log_metrics({NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in metrics_of(document)})
+        mlflow.log_metrics({metric_name(name): value for name, value in metrics_of(document)})
         mlflow.log_dict({key: value for key, value in document.items() if key != "files"}, "validation.json")
         mlflow.log_text(page(document), "validation.md")
         mlflow.log_text(picture(document), "validation.svg")
@@ -46,6 +47,7 @@ def metrics_of(document: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for row in document.get("measured-arms", {}).get("rows", []):
         if row["error_mean"] is not None:
             yield f"measured-arms/{row['cluster']}/{row['arm']}/{row['replayed']}/error_mean", row["error_mean"]
-    for part in ("bandits", "replayed", "limits"):
+    for part in ("bandits", "tuned", "compared", "replayed", "limits"):
         for row in document.get("coverage", {}).get(part, []):
             yield f"coverage/{part}/{row['setting']}/{row['interval']}", row["coverage"]
+    yield from score_metrics(document.get("coverage", {}))

@@ -14,10 +14,11 @@ from lodestar.pipeline.estimation.intervals.cressie_read import cressie_read
 from lodestar.pipeline.estimation.intervals.empirical_bernstein import empirical_bernstein
 from lodestar.pipeline.estimation.intervals.interval import Interval
 from lodestar.pipeline.estimation.intervals.linearised import linearised_interval
+from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
 from lodestar.pipeline.estimation.tails.support import effective_size
 from lodestar.pipeline.validation.bandit_logs import COSTS, SETTINGS, BanditLogs, Setting, bandit_logs
 
-__all__ = ["LINEARISED", "Coverage", "Weighed", "coverage_table", "covered", "dr_interval", "snipw_interval"]
+__all__ = ["LINEARISED", "Coverage", "Weighed", "counted", "coverage_table", "covered", "dr_interval", "snipw_interval"]
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -124,10 +125,12 @@ def covered(
     """
     held = np.array([each.holds(truth) for each in found])
     widths = np.array([each.width for each in found])
-    return _row(setting, name, estimand or found[0].estimand, held, widths, truth, weighed)
+    return counted(setting, name, estimand or found[0].estimand, held, widths, truth, weighed)
 
 
-def snipw_interval(cost: Floats, weight: Floats, block: int | None = None) -> Interval:
+def snipw_interval(
+    cost: Floats, weight: Floats, block: int | None = None, shared: SharedPrefixes | None = None
+) -> Interval:
     """Return the linearised interval of Σ w y / Σ w of one log, shape (n,) each.
 
     >>> found = snipw_interval(np.tile([1.0, 3.0], 50), np.ones(100), block=1)
@@ -135,10 +138,17 @@ def snipw_interval(cost: Floats, weight: Floats, block: int | None = None) -> In
     '1.80 to 2.20'
     """
     value = float(np.sum(weight * cost) / np.sum(weight))
-    return linearised_interval(value, weight * (cost - value) / weight.mean(), block)
+    return linearised_interval(value, weight * (cost - value) / weight.mean(), block, shared=shared)
 
 
-def dr_interval(cost: Floats, weight: Floats, direct: Floats, predicted: Floats, block: int | None = None) -> Interval:
+def dr_interval(
+    cost: Floats,
+    weight: Floats,
+    direct: Floats,
+    predicted: Floats,
+    block: int | None = None,
+    shared: SharedPrefixes | None = None,
+) -> Interval:
     """Return the linearised interval of the mean of q̂(x, π) + w (y − q̂(x, a)) of one log, shape (n,) each.
 
     >>> found = dr_interval(np.tile([1.0, 3.0], 50), np.ones(100), np.ones(100), np.ones(100), block=1)
@@ -146,7 +156,7 @@ def dr_interval(cost: Floats, weight: Floats, direct: Floats, predicted: Floats,
     '1.80 to 2.20'
     """
     rows = direct + weight * (cost - predicted)
-    return linearised_interval(float(rows.mean()), rows, block)
+    return linearised_interval(float(rows.mean()), rows, block, shared=shared)
 
 
 def _each(setting: Setting, logs: BanditLogs, name: str) -> Coverage:
@@ -176,10 +186,10 @@ def _sequence(setting: Setting, logs: BanditLogs) -> Coverage:
     widths = found.upper[:, -1] - found.lower[:, -1]
     name, estimand = "confidence-sequence", f"{RUNNING_AVERAGE}, at every time"
     weighed = [Weighed.of(each) for each in logs.weight]
-    return _row(setting.name, name, estimand, held, widths, float(truth[:, -1].mean()), weighed)
+    return counted(setting.name, name, estimand, held, widths, float(truth[:, -1].mean()), weighed)
 
 
-def _row(
+def counted(
     setting: str,
     name: str,
     estimand: str,
@@ -188,6 +198,12 @@ def _row(
     truth: float,
     weighed: Sequence[Weighed],
 ) -> Coverage:
+    """Return how often something held, shape (logs,), of whatever width, shape (any,); the rest as for `covered`.
+
+    >>> row = counted("s", "dr", "e", np.array([True, False]), np.array([1.0, 3.0]), 5.0, [Weighed(0.5, 2.0)] * 2)
+    >>> row.repetitions, row.coverage, row.mean_width
+    (2, 0.5, 2.0)
+    """
     share = float(held.mean())
     return Coverage(
         setting,

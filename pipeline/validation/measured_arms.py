@@ -20,7 +20,7 @@ from lodestar.data.ingest import ingest
 from lodestar.data.workspace import Workspace
 from lodestar.pipeline.replay.replay import Settings, replay
 
-__all__ = ["CLUSTERS", "OWN_CHOICES", "ArmsOf", "measured_arms", "traces_folder"]
+__all__ = ["CLUSTERS", "OWN_CHOICES", "ArmsOf", "measured_arms", "traces_folder", "why_not"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,9 +82,8 @@ def measured_arms(
     summary: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     for done, name in enumerate(clusters, 1):
-        lacking = [str(path) for path in _files(folder, CLUSTERS[name]).values() if not path.exists()]
-        if lacking:
-            skipped[name] = f"{lacking[0]} is not there; name the folder of real logs by --traces or LODESTAR_TRACES"
+        if why := why_not(folder, name):
+            skipped[name] = why
         else:
             document = _replayed(folder, name, seeds, seed)
             of_arms = list(_rows(name, document))
@@ -93,6 +92,18 @@ def measured_arms(
         if progress:
             progress("measured arms", done, len(clusters))
     return {"seeds": seeds, "rows": rows, "summary": summary, "skipped": skipped}
+
+
+def why_not(folder: Path, cluster: str) -> str | None:
+    """Say why a cluster cannot be looked at: a log of it that is not there; None where it can.
+
+    >>> why_not(Path("nowhere"), "sharing09").split(";")[0]
+    'nowhere/lodestar/sharing09/random.csv.gz is not there'
+    """
+    lacking = [path for path in _files(folder, CLUSTERS[cluster]).values() if not path.exists()]
+    if not lacking:
+        return None
+    return f"{lacking[0]} is not there; name the folder of real logs by --traces or LODESTAR_TRACES"
 
 
 def _files(folder: Path, cluster: ArmsOf) -> dict[str, Path]:

@@ -83,8 +83,8 @@ def _read(world: ReplayedWorld, model: Linear, block: int | None, seed: int) -> 
 def _intervals(log: ReplayedLog, block: int | None) -> _Read:
     found = {}
     for how, length in (("blocks", block), ("single decisions", 1)):
-        found[f"snipw by {how}"] = snipw_interval(log.cost, log.weight, length)
-        found[f"dr by {how}"] = dr_interval(log.cost, log.weight, log.direct, log.predicted, length)
+        found[f"snipw by {how}"] = snipw_interval(log.cost, log.weight, length, log.shared)
+        found[f"dr by {how}"] = dr_interval(log.cost, log.weight, log.direct, log.predicted, length, log.shared)
     return _Read(found["dr by blocks"].value, found, Weighed.of(log.weight))
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from lodestar.data.errors import DataError
-from lodestar.pipeline.estimation.blocks import BLOCKS, block_of, block_se
 from lodestar.pipeline.estimation.embedding import cells
+from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.least_squares import linear_costs
 from lodestar.pipeline.estimation.logged import LoggedDecisions
@@ -24,8 +23,6 @@ __all__ = ["Decisions", "decisions_of", "one_step_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_T: Final = float(stdtrit(BLOCKS - 1, 0.975))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +82,21 @@ def decisions_of(world: World, traffic: Traffic, run: Run) -> Decisions:
 def one_step_of(decisions: Decisions, policy: str) -> dict[str, Any]:
     """Return the one-step truth, and every estimator's value, its error relative to that, and whether it is covered.
 
-    Covered: within Student's t standard errors, of blocks, of the truth, at 95 %.
+    Covered: within the 95 % interval that `estimate` prints.
     """
     truth = one_step_truth(decisions.world, decisions.traffic, decisions.run, policy)
     rows = decisions.rows(policy)
     found: dict[str, dict[str, Any]] = {}
-    for name, estimator in estimators().items():
+    for name in estimators():
         try:
-            valued = estimator(rows)
+            said = estimate(rows, policy, name)
         except DataError as error:
             found[name] = {"value_ms": None, "note": str(error)}
             continue
-        se = block_se(valued.influence, block_of(rows.log.decisions))
         found[name] = {
-            "value_ms": valued.value,
-            "relative_error": valued.value / truth - 1,
-            "se_ms": se,
-            "covered": bool(abs(valued.value - truth) <= _T * se),
+            "value_ms": said.value_ms,
+            "relative_error": said.value_ms / truth - 1,
+            "se_ms": said.se_ms,
+            "covered": said.ci95_ms[0] <= truth <= said.ci95_ms[1],
         }
     return {"e1_truth_ms": truth, "estimators": found}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lodestar.data.errors import unknown
+from lodestar.data.errors import ConfigError, unknown
 from lodestar.pipeline.estimation.json_ready import json_ready
 from lodestar.pipeline.replay.parallel import cores
 from lodestar.reports.validation_page import page
@@ -36,6 +36,7 @@ class Effort:
         repetitions: of each setting of coverage.
         replayed: repetitions of each replayed world of coverage.
         all_worlds: whether coverage looks at all replayed worlds, those beyond its limits too.
+        scored: repetitions of each setting of tails, of several routers, and of tests of two.
     """
 
     requests: int = 100_000
@@ -46,35 +47,55 @@ class Effort:
     repetitions: int = 1000
     replayed: int = 300
     all_worlds: bool = True
+    scored: int = 300
 
     @classmethod
     def quick(cls) -> Effort:
         """Return what is done in a few minutes."""
-        return cls(20_000, 6, 1, 1, ("sharing09",), 300, 60, False)
+        return cls(20_000, 6, 1, 1, ("sharing09",), 300, 60, False, 20)
 
 
 def validate(
-    parts: Sequence[str], effort: Effort, traces: Path | None, seed: int, command: str, progress: Progress | None = None
+    parts: Sequence[str] | None,
+    effort: Effort,
+    traces: Path | None,
+    seed: int,
+    command: str,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run the named parts, and return what each found, with the seconds that it took.
 
     Args:
-        parts: of `PARTS`.
+        parts: of `PARTS`; None: all.
         effort: how much of each.
         traces: folder of real logs; None: where `measured_arms` looks.
         seed: of everything.
         command: that makes this document again.
         progress: told what is done.
+
+    Raises:
+        ConfigError: no such part, or `measured-arms` or a folder for it is named, and no log is there.
     """
-    for part in parts:
+    for part in parts or ():
         if part not in PARTS:
             raise unknown("part", part, PARTS)
+    if (parts or traces) and (not parts or "measured-arms" in parts):
+        _refuse_without_logs(effort, traces)
     found: dict[str, Any] = {"command": command, "seed": seed, "cores": cores(), "seconds": {}}
-    for part in (each for each in PARTS if each in parts):
+    for part in (each for each in PARTS if not parts or each in parts):
         began = time.perf_counter()
         found[part] = PARTS[part](effort, traces, seed, progress)
         found["seconds"][part] = time.perf_counter() - began
     return dict(_rounded(json_ready(found)))
+
+
+def _refuse_without_logs(effort: Effort, traces: Path | None) -> None:
+    """Refuse a part that was asked for, or given a folder, and could look at nothing."""
+    from lodestar.pipeline.validation.measured_arms import traces_folder, why_not
+
+    reasons = [why_not(traces or traces_folder(), cluster) for cluster in effort.arms]
+    if reasons and all(reasons):
+        raise ConfigError(f"measured-arms has no logs to look at: {reasons[0]}")
 
 
 def write_document(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
@@ -121,17 +142,27 @@ def _measured_arms(effort: Effort, traces: Path | None, seed: int, progress: Pro
 
 
 def _coverage(effort: Effort, traces: Path | None, seed: int, progress: Progress | None) -> dict[str, Any]:
+    from lodestar.pipeline.validation.beyond_coverage import beyond_coverage
+    from lodestar.pipeline.validation.compared_coverage import compared_coverage
     from lodestar.pipeline.validation.coverage import coverage_table
+    from lodestar.pipeline.validation.mixed_coverage import mixed_coverage
     from lodestar.pipeline.validation.replayed_coverage import replayed_coverage
     from lodestar.pipeline.validation.replayed_logs import LIMITS, WORLDS
+    from lodestar.pipeline.validation.tails_coverage import tails_coverage
+    from lodestar.pipeline.validation.tuned_coverage import tuned_coverage
 
     def replayed(worlds: Sequence[Any]) -> list[dict[str, Any]]:
         return [row.to_dict() for row in replayed_coverage(effort.replayed, seed, progress, worlds)]
 
     return {
         "bandits": [row.to_dict() for row in coverage_table(effort.repetitions, seed, progress)],
+        "tuned": [row.to_dict() for row in tuned_coverage(effort.repetitions, seed, progress)],
+        "compared": [row.to_dict() for row in compared_coverage(effort.repetitions, seed, progress)],
         "replayed": replayed(WORLDS if effort.all_worlds else WORLDS[:1]),
         "limits": replayed(LIMITS) if effort.all_worlds else [],
+        "tails": [row.to_dict() for row in tails_coverage(effort.scored, seed, progress)],
+        "several-routers": [row.to_dict() for row in mixed_coverage(effort.scored, seed, progress)],
+        "beyond": [row.to_dict() for row in beyond_coverage(effort.scored, seed, progress)],
     }
 
 

@@ -93,6 +93,20 @@ def test_no_table_is_wider_than_eighty_columns(document: dict[str, Any]) -> None
         assert "…" not in out.getvalue(), grid.title
 
 
+@pytest.mark.parametrize(("parts", "traces"), [(["measured-arms"], "nowhere"), (None, "nowhere")])
+def test_a_part_that_is_asked_for_and_has_no_logs_is_a_mistake(parts: list[str] | None, traces: str) -> None:
+    with pytest.raises(ConfigError, match=r"measured-arms has no logs to look at: nowhere/.* is not there"):
+        validate(parts, Effort.quick(), Path(traces), 0, "c")
+
+
+def test_a_part_that_nobody_asked_for_may_have_no_logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LODESTAR_TRACES", str(tmp_path))
+    only = {"measured-arms": PARTS["measured-arms"]}
+    monkeypatch.setattr("lodestar.pipeline.validation.validate.PARTS", only)
+    found = validate(None, Effort.quick(), None, 0, "c")
+    assert "is not there" in found["measured-arms"]["skipped"]["sharing09"]
+
+
 def test_an_unknown_part_names_the_closest() -> None:
     with pytest.raises(ConfigError, match="part 'queuing' is not known; did you mean 'queueing'"):
         validate(["queuing"], Effort.quick(), None, 0, "c")
