@@ -261,7 +261,8 @@ def main() -> None:
         groups = {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
         words = sys.argv[1:2] + [word for word in sys.argv[2:3] if sys.argv[1] in groups and not word.startswith("-")]
         command = "lodestar" if said.startswith("No such command") else " ".join(["lodestar", *words])
-        _fail(f"{said} Run {command} --help for what is expected")
+        stop = "" if said.rstrip().endswith((".", "?", "!")) else "."
+        _fail(f"{said.rstrip()}{stop} Run {command} --help for what is expected")
     if code == INTERRUPTED:  # Typer turns ctrl-C into this
         _interrupted()
     raise SystemExit(code if isinstance(code, int) else 0)

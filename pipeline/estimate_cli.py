@@ -19,6 +19,10 @@ def estimate(
     one_step_only: Annotated[
         bool, typer.Option("--one-step-only", help="Replay nothing: no closed loop stands beside the numbers.")
     ] = False,
+    every_table: Annotated[
+        bool,
+        typer.Option("--all", help="Print every estimator, tail, derivative and check, and how fields were inferred."),
+    ] = False,
     seeds: Seeds = 20,
     arrivals_from: ArrivalsFrom = None,
     warmup_ratio: WarmupRatio = 0.05,
@@ -57,4 +61,4 @@ def estimate(
             models,
             lambda what, k, n: update(done=k, of=n or None, what=what),
         )
-    emit(as_json, found, lambda: estimate_tables(found))
+    emit(as_json, found, lambda: estimate_tables(found, every_table))

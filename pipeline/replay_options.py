@@ -16,4 +16,4 @@ ArrivalsFrom = Annotated[
 WarmupRatio = Annotated[
     float, typer.Option("--warmup-ratio", help="Share of the requests, from the first, that is left out.")
 ]
-SloTtftMs = Annotated[float, typer.Option("--slo-ttft-ms", min=0, help="TTFT that is still good.")]
+SloTtftMs = Annotated[float, typer.Option("--slo-ttft-ms", help="TTFT that is still good.")]

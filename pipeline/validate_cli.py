@@ -26,8 +26,8 @@ def validate(
         Path | None,
         typer.Option(
             "--traces",
-            help="Folder of real logs for measured-arms.",
-            show_default="LODESTAR_TRACES or ../shared/traces",
+            help="Folder with the logs of measured-arms, such as lodestar/sharing09/random.csv.gz.",
+            show_default="LODESTAR_TRACES",
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Directory to write page, picture and numbers to.")] = None,
@@ -38,7 +38,7 @@ def validate(
     """Score every estimator and the replay where the truth is known, and on measured arms of real clusters."""
     say_first_use()
     from lodestar.data.workspace import Workspace
-    from lodestar.pipeline.validation.validate import PARTS, Effort, write_document
+    from lodestar.pipeline.validation.validate import Effort, write_document
     from lodestar.pipeline.validation.validate import validate as run
     from lodestar.reports.validation_log import log_validation
     from lodestar.reports.validation_page import validation_tables
@@ -48,7 +48,7 @@ def validate(
     words += [f"--traces {traces}"] if traces else []
     with progress_bar("validate") as update:
         document = run(
-            part or list(PARTS),
+            part,
             Effort.quick() if quick else Effort(),
             traces,
             seed,

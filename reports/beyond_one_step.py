@@ -8,6 +8,7 @@ from typing import Any
 from lodestar.reports.estimates import policy_column
 from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, number
+from lodestar.reports.said import said_once, sentence
 
 __all__ = ["derivatives_grid", "router_test_grid"]
 
@@ -37,12 +38,13 @@ def router_test_grid(test: Row) -> Grid:
     """Return the test that two routers of a log make: by a coin for each request, or by turns."""
     a, b = test["a"], test["b"]
     per_request = test["design"] == "per request"
+    unit = "horizon" if per_request else "burn_in"
     places = decimals([test["value"]])
-    along = [Cell(number(row["horizon" if per_request else "burn_in"])) for row in test["path"]]
-    chosen = test["horizon" if per_request else "burn_in"]
-    marks: list[Mark] = ["best" if cell.text == number(chosen) else "" for cell in along]
+    rests = test[unit] != test["path"][-1][unit]
+    marks: list[Mark] = ["best" if rests and row[unit] == test[unit] else "" for row in test["path"]]
+    name = unit.replace("_", "-")
     columns = [
-        Column("horizon" if per_request else "burn-in", "requests", along),
+        Column(name, "requests", [Cell(number(row[unit])) for row in test["path"]]),
         Column(
             f"{b} − {a}",
             "ms",
@@ -59,12 +61,13 @@ def router_test_grid(test: Row) -> Grid:
         else f"{a} and {b} took turns. After each switch, the queues and caches are still the other's: the burn-in is "
         "left out."
     )
-    notes = [
-        how,
-        "The answer is the marked row, where the path levels off; below, ± two standard errors. Estimand: closed loop, "
-        "all of the traffic.",
-    ]
-    return Grid(f"The log is a test: {test['design']}", columns, notes, [f"{note}." for note in test["notes"]])
+    answer = (
+        f"The answer is at {name} {number(test[unit])}, where the path levels off"
+        if rests
+        else "There is no answer: the path does not level off, and what comes later would still move its last row"
+    )
+    notes = [how, f"{answer}; below, ± two standard errors. Estimand: closed loop, all of the traffic."]
+    return Grid(f"The log is a test: {test['design']}", columns, notes, [*map(sentence, test["notes"])])
 
 
 def _within(value: float | None, se: float | None, places: int) -> Cell:
@@ -80,11 +83,5 @@ def _at_rest(row: Row, places: int) -> Cell:
 
 def _said(rows: Rows) -> list[str]:
     """Return the notes, each once, with the policies that it is of where it is not of all."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for note in row["notes"]:
-            found.setdefault(note, []).append(row["policy"])
-    return [
-        f"{note[0].upper()}{note[1:]}." if len(of) == len(rows) else f"{', '.join(of)}: {note}."
-        for note, of in found.items()
-    ]
+    found = said_once((row["policy"], note) for row in rows for note in row["notes"])
+    return [sentence(note) if len(of) == len(rows) else f"{', '.join(of)}: {note}." for note, of in found.items()]

@@ -1,4 +1,4 @@
-"""All estimates of a dataset in the terminal: what to make of them first, then each table."""
+"""All estimates of a dataset in the terminal: what to make of them first, then each table, then what to do next."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from lodestar.reports.beyond_one_step import derivatives_grid, router_test_grid
-from lodestar.reports.estimates import closed_loop_grid, differences_grid, estimators_grid, gap_grid
-from lodestar.reports.grids import Grid
+from lodestar.reports.estimate_grids import estimate_grids
+from lodestar.reports.estimates import closed_loop_grid
 from lodestar.reports.numbers import number
 from lodestar.reports.policies import policy_warnings
+from lodestar.reports.said import sentence
 from lodestar.reports.tables import grid_table, sentences, verdict_text
-from lodestar.reports.tails import tails_grid
-from lodestar.reports.weights import checks_grid, weights_grid
 
-__all__ = ["estimate_grids", "estimate_tables"]
+__all__ = ["estimate_tables"]
 
 
-def estimate_tables(found: Mapping[str, Any]) -> RenderableType:
-    """Draw what `estimate_dataset` returned: one step beside closed loop first."""
-    window = found["window"]
-    heading = Text.assemble(
-        ("Estimates ", "bold"), found["dataset"], f": {number(window['requests'])} of {number(found['requests'])} "
-        f"requests, {found['instances']} instances\n",
-    )  # fmt: skip
-    parts: list[RenderableType] = [heading]
+def estimate_tables(found: Mapping[str, Any], whole: bool = False) -> RenderableType:
+    """Draw what `estimate_dataset` returned: one step beside closed loop first.
+
+    Args:
+        found: the document.
+        whole: with every estimator, tail, derivative and check, and how all was inferred that is not logged.
+    """
+    parts: list[RenderableType] = [_heading(found)]
     if found["trust"] is not None:
         parts.append(verdict_text(found))  # type: ignore[arg-type]
+    if not found["gap"]:
+        parts += [Text(sentence(note) + "\n", style="yellow") for note in found["gap_notes"]]
     parts += _closed_loop(found)
-    parts += [grid_table(grid) for grid in estimate_grids(found).values()]
+    parts += [grid_table(grid) for grid in estimate_grids(found, brief=not whole).values()]
     if found["one_step_note"]:
-        parts.append(Text(f"Note: {found['one_step_note']}.", style="dim"))
+        parts.append(Text(f"{sentence(found['one_step_note'])}\n", style="dim"))
     if found["inferred"]:
-        parts += [Text(), sentences("Inferred, because the log does not say", found["inferred"])]
-    # The last lines are what a terminal shows.
-    parts += [Text(f"{note[0].upper()}{note[1:]}.", style="yellow") for note in found["gap_notes"]]
-    parts += [Text(row["sentence"]) for row in found["gap"]]
-    parts += [Text(f"{row['policy']}: {row['verdict']['sentence']}.") for row in found.get("one_step_diagnostics", [])]
-    return Group(*parts)
+        parts.append(_inferred(found, whole))
+    return Group(*parts, Text(_next(found, whole)))
+
+
+def _heading(found: Mapping[str, Any]) -> Text:
+    window = found["window"]
+    counted = f"{number(window['requests'])} of {number(found['requests'])} requests, {found['instances']} instances"
+    left_out = f"Not counted: {window['why']}.\n" if window["warmup_requests"] else ""
+    return Text.assemble("Estimates of ", (found["dataset"], "bold"), f": {counted}\n", (left_out, "dim"))
 
 
 def _closed_loop(found: Mapping[str, Any]) -> list[RenderableType]:
@@ -53,24 +56,18 @@ def _closed_loop(found: Mapping[str, Any]) -> list[RenderableType]:
     return [*([grid_table(closed_loop_grid(alone, found["trust"]["verdict"]))] if alone else []), *flags]
 
 
-def estimate_grids(found: Mapping[str, Any]) -> dict[str, Grid]:
-    """Return every table that the estimates of a document fill, by name, in the order to read them."""
-    verdict = found["trust"]["verdict"] if found["trust"] else "not judged"
-    grids = {}
-    if found.get("gap"):
-        grids["gap"] = gap_grid(found["gap"], verdict)
-    if found.get("one_step_diagnostics"):
-        grids["weights"] = weights_grid(found["one_step_diagnostics"])
-    if found["one_step"]:
-        grids["estimators"] = estimators_grid(found["one_step"])
-    if found.get("one_step_differences"):
-        grids["differences"] = differences_grid(found["one_step_differences"], found["baseline"])
-    if found.get("one_step_tails"):
-        grids["tails"] = tails_grid(found["one_step_tails"])
-    if found.get("derivatives"):
-        grids["derivatives"] = derivatives_grid(found["derivatives"])
-    if found.get("test"):
-        grids["test"] = router_test_grid(found["test"])
-    if found.get("one_step_diagnostics"):
-        grids["checks"] = checks_grid(found["one_step_diagnostics"])
-    return grids
+def _inferred(found: Mapping[str, Any], whole: bool) -> RenderableType:
+    if whole:
+        return sentences("Inferred, because the log does not say", found["inferred"])
+    names = ", ".join(found["inferred"])
+    return Text(f"Inferred, because the log does not say: {names}. How: --all, or the report.\n", style="dim")
+
+
+def _next(found: Mapping[str, Any], whole: bool) -> str:
+    """Say in one line what to do now."""
+    every = "" if whole else "; --all prints more"
+    if found["trust"] is None:
+        return f"Next: leave out --one-step-only, as only a closed loop is a policy's performance{every}."
+    if found["trust"]["verdict"] == "untrusted":
+        return f"Next: lodestar report shows which gates failed; act on no closed loop before they pass{every}."
+    return f"Next: lodestar report writes every table and figure as one HTML file{every}."

@@ -10,7 +10,7 @@ from lodestar.models.registry.tracking import quiet, tracked_run
 from lodestar.reports.evaluation import model_names
 from lodestar.reports.evaluation_grids import evaluation_grids
 from lodestar.reports.grids import Grid
-from lodestar.reports.mlflow_log import NOT_IN_METRIC_NAMES
+from lodestar.reports.mlflow_log import metric_name
 
 __all__ = ["flat_metrics", "log_evaluation"]
 
@@ -39,7 +39,7 @@ def log_evaluation(workspace: Workspace, document: Mapping[str, Any], page: str)
                 if grid.rows:
                     mlflow.log_table(_table(grid), f"{target}/{grid_name}.json")
         # After the tables: to log one, MLflow reads the whole run twice.
-        mlflow.log_metrics({NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in flat_metrics(document)})
+        mlflow.log_metrics({metric_name(name): value for name, value in flat_metrics(document)})
         mlflow.log_dict(dict(document), "evaluation.json")
         mlflow.log_text(page, "evaluation.html")
     return run_id

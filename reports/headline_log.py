@@ -9,7 +9,7 @@ from lodestar.models.registry.tracking import quiet, tracked_run
 from lodestar.reports.headline import Document
 from lodestar.reports.headline_page import page
 from lodestar.reports.headline_picture import picture
-from lodestar.reports.mlflow_log import NOT_IN_METRIC_NAMES
+from lodestar.reports.mlflow_log import metric_name
 
 __all__ = ["log_headline", "metrics_of"]
 
@@ -25,7 +25,7 @@ def log_headline(workspace: Workspace, document: Document) -> str:
     settings = document["settings"]
     with tracked_run(workspace, settings["command"], {"kind": "headline"}) as run_id, quiet():
         mlflow.log_params({name: value for name, value in settings.items() if name != "command"})
-        mlflow.log_metrics({NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in metrics_of(document)})
+        mlflow.log_metrics({metric_name(name): value for name, value in metrics_of(document)})
         mlflow.log_dict({key: value for key, value in document.items() if key != "files"}, "headline.json")
         mlflow.log_text(page(document), "headline.md")
         mlflow.log_text(picture(document), "headline.svg")

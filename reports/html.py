@@ -13,13 +13,14 @@ from plotly.offline import get_plotlyjs
 
 from lodestar import __version__
 from lodestar.reports.colours import looks
-from lodestar.reports.estimate_tables import estimate_grids
+from lodestar.reports.estimate_grids import estimate_grids
 from lodestar.reports.evidence import gates_grid, measured_grid
 from lodestar.reports.numbers import number, plain
 from lodestar.reports.plots import replay_figures
-from lodestar.reports.policies import policy_grid
+from lodestar.reports.policies import FULL, policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result, read_result
+from lodestar.reports.said import said_once, sentence
 from lodestar.reports.tuning import tuning_grid
 
 __all__ = ["write_report"]
@@ -60,7 +61,7 @@ def _page(result: Result, figures: dict[str, go.Figure]) -> str:
         .render(
             result=result,
             verdict=result["trust"]["verdict"],
-            policies=policy_grid(result),
+            policies=[policy_grid(result, columns) for columns in FULL],
             ranks=ranks_grid(result),
             gates=gates_grid(result),
             measured=measured_grid(result),
@@ -84,7 +85,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, plain=plain)
+    environment.filters.update(number=number, plain=plain, sentence=sentence)
     return environment
 
 
@@ -113,7 +114,7 @@ def _facts(result: Result) -> dict[str, dict[str, object]]:
         },
         "coefficients": dict(engine["coefficients"]),
         "fit": dict(engine.get("fit") or {}),
-        "inferred": dict(result["inferred"]),
+        "inferred": {", ".join(terms): said for said, terms in said_once(result["inferred"].items()).items()},
         "model": dict(result.get("model") or {}),
         "made": made,
     }

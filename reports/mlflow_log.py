@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 import time
 from collections.abc import Iterator
@@ -23,19 +24,18 @@ from lodestar.reports.estimate_metrics import estimate_metrics
 from lodestar.reports.evidence_metrics import evidence_metrics
 from lodestar.reports.result import LATENCIES, QUANTILES, Policy, Result, read_result
 
-__all__ = ["EXPERIMENT", "log_replay"]
+__all__ = ["EXPERIMENT", "log_replay", "metric_name"]
 
 EXPERIMENT: Final = "lodestar-replay"
 METRICS_AT_ONCE: Final = 1000  # MLflow takes no more in one batch
-NOT_IN_METRIC_NAMES: Final = re.compile(r"[^\w\-. :/]")
+_NOT_IN_NAMES: Final = re.compile(r"[^\w\-. :/]")
 CHATTY: Final = ("mlflow", "alembic")
 
 
 def log_replay(workspace: Workspace, replay_dir: Path, report_html: Path) -> str:
     """Log one replay as a run of the experiment ``lodestar-replay`` and return the run's id.
 
-    Metrics are named ``<policy>/<what>_<unit>``, as in ``random/ttft_ms_mean``; a character that MLflow does not
-    take in a name becomes an underscore.
+    Metrics are named ``<policy>/<what>_<unit>``, as in ``random/ttft_ms_mean``, after `metric_name`.
 
     Args:
         workspace: whose MLflow store takes the run; made on first use.
@@ -61,6 +61,15 @@ def log_replay(workspace: Workspace, replay_dir: Path, report_html: Path) -> str
     return run_id
 
 
+def metric_name(text: str) -> str:
+    """Return a name that MLflow takes: no other characters, and no path that would lead elsewhere.
+
+    >>> metric_name("learned,epsilon=0.1/ess"), metric_name("../my/../router.py:Mine/ess"), metric_name("/r.py:M/ess")
+    ('learned_epsilon_0.1/ess', 'router.py:Mine/ess', 'r.py:M/ess')
+    """
+    return posixpath.normpath(_NOT_IN_NAMES.sub("_", text)).lstrip("./")
+
+
 def _experiment(client: MlflowClient, workspace: Workspace) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
@@ -76,12 +85,12 @@ def _tags(result: Result) -> dict[str, str]:
     if trust["reasons"]:
         tags["reasons"] = "; ".join(trust["reasons"])
     for policy in result["policies"]:
-        name = NOT_IN_METRIC_NAMES.sub("_", policy["policy"])
+        name = metric_name(policy["policy"])
         tags[f"{name}/verdict"] = trust["verdict"]
         if policy.get("flags"):
             tags[f"{name}/flags"] = "; ".join(policy["flags"])
     for row in result.get("one_step_diagnostics", []):
-        tags[f"{NOT_IN_METRIC_NAMES.sub('_', row['policy'])}/one_step"] = row["verdict"]["sentence"]
+        tags[f"{metric_name(row['policy'])}/one_step"] = row["verdict"]["sentence"]
     return tags
 
 
@@ -114,7 +123,7 @@ def _metrics(result: Result) -> dict[str, float]:
     named |= evidence_metrics(result)
     named |= estimate_metrics(result)
     named |= {f"{rank['policy']}/first_probability": rank["by_ttft_mean"][0] for rank in result.get("ranks", [])}
-    return {NOT_IN_METRIC_NAMES.sub("_", name): value for name, value in named.items()}
+    return {metric_name(name): value for name, value in named.items()}
 
 
 def _tuning_metrics(result: Result) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-__all__ = ["MISSING", "decimals", "interval", "number", "percent", "plain"]
+__all__ = ["MISSING", "decimals", "interval", "number", "percent", "plain", "within"]
 
 MISSING = "–"
 
@@ -52,6 +52,16 @@ def percent(ratio: float | None, places: int = 1, signed: bool = False) -> str:
     ('47.3', '−5.0')
     """
     return number(None if ratio is None else 100 * ratio, places, signed)
+
+
+def within(latency: str, limit_ms: float, heading: bool = False) -> str:
+    r"""Write which requests are within a limit; a heading breaks before the number only.
+
+    >>> within("ttft_ms", 2000.0), within("ttft_ms", 2000.0, heading=True).split(" ")
+    ('TTFT ≤ 2,000 ms', ['TTFT\xa0≤', '2,000\xa0ms'])
+    """
+    glue = "\N{NO-BREAK SPACE}" if heading else " "
+    return f"{latency.removesuffix('_ms').upper()}{glue}≤ {plain(float(limit_ms))}{glue}ms"
 
 
 def plain(value: object) -> str:

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Final
 
 from lodestar.reports.grids import Cell, Column, Grid, Mark
-from lodestar.reports.numbers import decimals, interval, number, percent
+from lodestar.reports.numbers import decimals, interval, number, percent, within
 from lodestar.reports.result import LatencyName, Policy, QuantileName, Result
 
-__all__ = ["FULL", "NARROW", "WIDE", "policy_grid", "policy_notes", "policy_warnings"]
+__all__ = ["FULL", "NARROW", "SLO_HEADING", "WIDE", "policy_grid", "policy_notes", "policy_warnings"]
 
+SLO_HEADING: Final = "TTFT, TPOT SLO"  # of the share of requests that exceed no limit
 GROWS: Final = " ↑"  # after a number of a policy whose queue grows
 
 WIDE: Final = (
@@ -23,14 +24,15 @@ NARROW: Final = (
     ("policy", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "difference"),
     ("policy", "tpot_mean", "tpot_p99", "e2e_mean", "e2e_p99", "hits", "slo"),
 )
-FULL: Final = (
+_TTFT = (
     *("policy", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "difference", "tail_difference"),
-    *("tpot_mean", "tpot_p99", "e2e_mean", "e2e_p99"),
-    *("hits_and_belief", "slo", "imbalance", "spread", "growth"),
+    *("hits_and_belief", "slo"),
 )
+_REST = ("policy", "tpot_mean", "tpot_p99", "e2e_mean", "e2e_p99", "imbalance", "spread", "growth")
+FULL: Final = (_TTFT, _REST)
 
 
-def policy_grid(result: Result, columns: Sequence[str] = FULL) -> Grid:
+def policy_grid(result: Result, columns: Sequence[str] = _TTFT + _REST[1:]) -> Grid:
     """Return one row a policy and the named columns."""
     notes = policy_notes(result)
     if "imbalance" in columns:
@@ -40,10 +42,7 @@ def policy_grid(result: Result, columns: Sequence[str] = FULL) -> Grid:
 
 def policy_notes(result: Result) -> list[str]:
     """Return the sentences that a reader of the policy table needs."""
-    slo = result["slo"]
-    limits = " and ".join(
-        f"{latency.removesuffix('_ms').upper()} ≤ {number(limit)} ms" for latency, limit in slo.items()
-    )
+    limits = " and ".join(within(latency, limit_ms) for latency, limit_ms in result["slo"].items())
     intervals, window = result.get("intervals"), result.get("window")
     notes = [
         f"Second line: {intervals['how'] if intervals else '95 % interval of the mean'}.",
@@ -228,7 +227,7 @@ _COLUMNS: Final[dict[str, Callable[[Result], Column]]] = {
     "e2e_p99": partial(_quantiles, "e2e_ms", "p99", "E2E P99"),
     "hits": partial(_ratios, lambda policy: policy["hit_ratio"], "cache hits", "% tokens"),
     "hits_and_belief": _hits_and_belief,
-    "slo": partial(_ratios, lambda policy: policy["slo_attainment"], "SLO", "% met"),
+    "slo": partial(_ratios, lambda policy: policy["slo_attainment"], SLO_HEADING, "% met"),
     "imbalance": _imbalance,
     "spread": _spreads,
     "growth": _growths,

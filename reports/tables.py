@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from textwrap import wrap
-from typing import Any, Final
+from typing import Final
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -15,21 +15,22 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from lodestar.reports.estimates import estimators_grid, gap_grid
+from lodestar.reports.estimate_grids import estimate_grids
 from lodestar.reports.evidence import gates_grid, measured_grid
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import number
 from lodestar.reports.policies import NARROW, WIDE, policy_grid
 from lodestar.reports.ranks import ranks_grid
 from lodestar.reports.result import Result
+from lodestar.reports.said import said_once, sentence
 from lodestar.reports.sweep import sweep_grid
 from lodestar.reports.tuning import tuning_grid
+from lodestar.reports.weights import verdicts
 
 __all__ = ["grid_table", "policies_table", "replay_tables", "sentences", "verdict_text"]
 
 WIDE_COLUMNS: Final = 110  # what the policy table needs in one piece
 FEW_COLUMNS: Final = 4  # so few leave room for whole names in any terminal
-SHOWN: Final = ("dm", "snipw", "dr")  # of the estimators; the report has all
 _BETWEEN: Final = 2  # blanks from one column to the next
 STYLES: Final = {"": "", "best": "bold cyan", "good": "green", "bad": "red"}
 VERDICT_STYLES: Final = {"trusted": "bold white on green", "untrusted": "bold white on red"}
@@ -66,12 +67,12 @@ def grid_table(grid: Grid) -> RenderableType:
 
 
 def sentences(title: str, items: Mapping[str, str]) -> RenderableType:
-    """Draw terms and what is to say of each."""
+    """Draw terms and what is to say of each; terms of which the same is to say stand together."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for term, sentence in items.items():
-        table.add_row(Text(term), Text(sentence))
+    for said, terms in said_once(items.items()).items():
+        table.add_row(Text("\n".join(terms)), Text(said))
     return Group(Text(f"{title}\n", style="bold"), table, Text())
 
 
@@ -159,21 +160,17 @@ def _one_step(result: Result) -> list[RenderableType]:
     note = result["one_step_note"]
     if not result["one_step"]:
         return [Text(f"No one-step estimates: {note}\n", style="dim")] if note else []
-    gap, verdict = result.get("gap"), result["trust"]["verdict"]
-    notes = [f"{each[0].upper()}{each[1:]}." for each in result.get("gap_notes", [])]
-    notes += [f"Note: {note}."] if note else []
+    grids = estimate_grids(result, brief=True)
+    usable, doubted = verdicts(result.get("one_step_diagnostics", []))
+    notes = [] if "gap" in grids else list(result.get("gap_notes", []))
+    notes += [note] if note else []
     return [
-        *([grid_table(gap_grid(gap, verdict))] if gap else []),
-        grid_table(estimators_grid([row for row in result["one_step"] if row["estimator"] in SHOWN])),
-        *(_judgement(row) for row in result.get("one_step_diagnostics", [])),
-        *(Text(each, style="dim") for each in notes),
+        *(grid_table(grids[name]) for name in ("gap", "estimators") if name in grids),
+        *(Text(each) for each in usable),
+        *(Text(each, style="yellow") for each in doubted),
+        *(Text(sentence(each), style="dim") for each in notes),
         Text("All estimators, tails and weights: lodestar estimate, or the report.\n", style="dim"),
     ]
-
-
-def _judgement(row: Mapping[str, Any]) -> Text:
-    verdict = row["verdict"]
-    return Text(f"{row['policy']}: {verdict['sentence']}.", style="" if verdict["word"] == "usable" else "yellow")
 
 
 def _heading(result: Result) -> Text:
@@ -188,7 +185,7 @@ def _meaning(verdict: str) -> str:
 
 
 def _header(column: Column, names: int) -> Text:
-    title = column.title if column.left else "\n".join(_folded(word, names) for word in column.title.split())
+    title = column.title if column.left else "\n".join(_folded(word, names) for word in column.title.split(" "))
     return Text(title).append(f"\n{column.unit}" if column.unit else "", style="dim")
 
 
@@ -198,13 +195,15 @@ def _drawn(cell: Cell, names: int) -> Text:
 
 
 def _folded(name: str, width: int) -> str:
-    """Break a name behind its hyphens, colons, commas and equals signs, and a part that is too long anywhere.
+    """Break a name behind its hyphens, colons, commas, slashes and equals signs, and a part that is too long anywhere.
 
     >>> _folded("epsilon:aibrix-prefix-cache,epsilon=0.2", 14).splitlines()
     ['epsilon:', 'aibrix-prefix-', 'cache,epsilon=', '0.2']
+    >>> _folded("/home/me/mine.py:Mine", 14).splitlines()
+    ['/home/me/', 'mine.py:Mine']
     """
     lines = [""]
-    for part in re.findall(r"[^-:,=]*[-:,=]|[^-:,=]+", name):
+    for part in re.findall(r"[^-:,=/]*[-:,=/]|[^-:,=/]+", name):
         for piece in wrap(part, width, break_on_hyphens=False):
             if len(lines[-1]) + len(piece) > width:
                 lines.append("")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, interval, number, percent
+from lodestar.reports.policies import SLO_HEADING
 from lodestar.reports.result import Result
 
 __all__ = ["tuning_grid"]
@@ -38,7 +39,7 @@ def tuning_grid(result: Result, full: bool = False) -> Grid:
         columns[3:3] = [_differences(rows, "ttft_difference", f"TTFT − {how['baseline']}")]
         columns += [
             Column("cache hits", "% tokens", [Cell(percent(row["hit_ratio"])) for row in rows]),
-            Column("SLO", "% met", [Cell(percent(row["slo_attainment"])) for row in rows]),
+            Column(SLO_HEADING, "% met", [Cell(percent(row["slo_attainment"])) for row in rows]),
             Column("trials", "whole + pruned", [_trials(row) for row in rows]),
         ]
     verdict = result["trust"]["verdict"]

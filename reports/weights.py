@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import number, percent
+from lodestar.reports.said import said_once, sentence
 
-__all__ = ["checks_grid", "weights_grid"]
+__all__ = ["checks_grid", "verdicts", "weights_grid"]
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -32,15 +33,24 @@ def weights_grid(rows: Rows) -> Grid:
         Column("model off", "ms", [_correction(row["prediction"]) for row in rows]),
     ]
     notes = [
-        "Effective sample: (Σw)² / Σw²; below, that of the requests beyond the P99. Under the mean weight: how many "
-        "standard errors it is from what it should be. Under the largest: what the heaviest 1 % carry. Never logged: "
-        "what the policy would do and the log never did. Model off: what the weighted residuals say the predictor "
-        "misses where the policy would go, which dr adds to dm."
+        "Effective sample (ESS): (Σw)² / Σw², so many requests of equal weight would tell as much; below, that of the "
+        "requests beyond the P99. Under the mean weight: how many standard errors (SE) it is from what it should be. "
+        "Under the largest: what share of all weight the heaviest 1 % of the requests carry. Never logged: what the "
+        "policy would do and the log never did. Model off: what the weighted residuals say the predictor misses where "
+        "the policy would go, ± a standard error, which dr adds to dm."
     ]
-    said = {row["policy"]: f"{row['policy']}: {row['verdict']['sentence']}." for row in rows}
-    warnings = [said.pop(row["policy"]) for row in rows if row["verdict"]["word"] != "usable"]
-    title = "Weights: how far the log can carry these numbers"
-    return Grid(title, columns, [*said.values(), *notes], warnings)
+    usable, doubted = verdicts(rows)
+    # The predictor is the log's, whatever the policy.
+    doubted += dict.fromkeys(sentence(row["miscalibrated"]) for row in rows if row["miscalibrated"])
+    return Grid("Weights: how far the log can carry these numbers", columns, [*usable, *notes], doubted)
+
+
+def verdicts(rows: Rows) -> tuple[list[str], list[str]]:
+    """Return the verdicts in sentences, those of usable weights and the others, once for policies that share one."""
+    said = said_once((row["policy"], row["verdict"]["sentence"]) for row in rows)
+    usable = {row["verdict"]["sentence"] for row in rows if row["verdict"]["word"] == "usable"}
+    found = [(each in usable, f"{', '.join(of)}: {each}.") for each, of in said.items()]
+    return [line for good, line in found if good], [line for good, line in found if not good]
 
 
 def checks_grid(rows: Rows) -> Grid:
@@ -55,27 +65,28 @@ def checks_grid(rows: Rows) -> Grid:
         Column("check", "", [Cell(family["name"]) for _, family in families], left=True),
         Column("worst at", "", [Cell(test["name"]) for test in worst], left=True),
         Column("off", "%", [Cell(percent(test["off"], 1, signed=True)) for test in worst]),
-        Column("errors", "", [Cell(number(test["z"], 1, signed=True)) for test in worst]),
+        Column("off", "SE", [Cell(number(test["z"], 1, signed=True)) for test in worst]),
         Column("by luck", "", [Cell(number(test["p"], 3), mark="bad" if test["p"] < 0.01 else "") for test in worst]),
     ]
     notes = [
-        "By luck: how probable an error as large is in any of the groups of a check, if the propensities are right."
+        "Off: by how much what was found differs from what right propensities imply, and in standard errors (SE). By "
+        "luck: how probable so large a difference is in any of the groups of a check, if the propensities are right."
     ]
     return Grid("Checks of the propensities", columns, notes)
 
 
 def _effective(found: Row) -> Cell:
     tail = found["tail_ess"].get("p99")
-    return Cell(number(found["ess"]), "" if tail is None else f"tail {number(tail)}")
+    return Cell(number(found["ess"]), "" if tail is None else f"beyond P99 {number(tail)}")
 
 
 def _mean_weight(found: Row) -> Cell:
-    note = f"{number(found['z'], 1, signed=True)} errors" if found["tested"] else "untested"
+    note = f"{number(found['z'], 1, signed=True)} SE" if found["tested"] else "untested"
     return Cell(number(found["mean"], 3), note, "bad" if found["tested"] and abs(found["z"]) > 3 else "")
 
 
 def _largest(found: Row) -> Cell:
-    return Cell(number(found["largest"], 1), f"top {percent(found['top_ratio'], 0)} %")
+    return Cell(number(found["largest"], 1), f"1 % carry {percent(found['top_ratio'], 0)} %")
 
 
 def _correction(found: Row | None) -> Cell:

@@ -7,13 +7,16 @@ import pytest
 from rich.console import Console
 
 from lodestar.reports.beyond_one_step import derivatives_grid, router_test_grid
+from lodestar.reports.differences import differences_grid
 from lodestar.reports.estimate_metrics import estimate_metrics
 from lodestar.reports.estimate_tables import estimate_tables
-from lodestar.reports.estimates import differences_grid, estimators_grid, gap_grid
+from lodestar.reports.estimates import estimators_grid
+from lodestar.reports.gap import gap_grid
 from lodestar.reports.tails import tails_grid
 from lodestar.reports.weights import checks_grid, weights_grid
 
 POLICIES = ("random", "least-request")
+WEIGH = "the logged decisions weigh like 350 of 2,367 (ESS 15 %)"
 
 
 def gap(policy: str, **changes: Any) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def family(name: str, p: float = 0.5) -> dict[str, Any]:
 def diagnostics(policy: str, word: str = "usable", z: float = -0.3) -> dict[str, Any]:
     return {
         "policy": policy,
-        "verdict": {"word": word, "sentence": f"{word}: 350 of 2,367 requests count (ESS 15 %)", "no_tails": ["p99"]},
+        "verdict": {"word": word, "sentence": f"{word}: {WEIGH}", "no_tails": ["p99"]},
         "weights": {
             "decisions": 2367,
             "ess": 350.0,
@@ -88,6 +91,7 @@ def diagnostics(policy: str, word: str = "usable", z: float = -0.3) -> dict[str,
         },
         "support": {"unsupported_ratio": 0.0},
         "prediction": {"correction": 38.0, "correction_se": 34.0},
+        "miscalibrated": None,
         "propensities": {"families": [family("pick rate by instance")]},
         "balance": [family("weight by load", 0.004)],
     }
@@ -126,7 +130,8 @@ def found(**changes: Any) -> dict[str, Any]:
         "baseline": "random",
         "requests": 2491,
         "instances": 7,
-        "window": {"requests": 2367},
+        "slo": {"ttft_ms": 1500.0, "tpot_ms": 200.0},
+        "window": {"requests": 2367, "warmup_requests": 124, "why": "the first 124 requests meet idle engines"},
         "trust": {"verdict": "trusted", "reasons": []},
         "gap": [gap(policy) for policy in POLICIES],
         "gap_notes": [],
@@ -143,10 +148,14 @@ def found(**changes: Any) -> dict[str, Any]:
     }
 
 
-def drawn(document: dict[str, Any], width: int = 80) -> str:
+def drawn(document: dict[str, Any], width: int = 80, whole: bool = False) -> str:
     out = StringIO()
-    Console(file=out, width=width).print(estimate_tables(document))
+    Console(file=out, width=width).print(estimate_tables(document, whole))
     return out.getvalue()
+
+
+def words(document: dict[str, Any], whole: bool = False) -> str:
+    return " ".join(drawn(document, 120, whole).split())
 
 
 def test_one_step_never_stands_without_the_closed_loop_or_why_there_is_none() -> None:
@@ -185,9 +194,17 @@ def test_an_untrusted_closed_loop_is_marked() -> None:
 
 
 def test_the_gap_says_what_is_by_feedback_and_what_by_the_simulator() -> None:
-    (row,) = gap_grid([gap("random")], "trusted").rows
-    assert [cell.text for cell in row[3:]] == ["+427", "+587", "2.1", "978"]
-    assert [cell.note for cell in row[4:]] == ["sim −160", "log 1.8", "log 1,831"]
+    split = {"feedback_ms": 587.0, "log_replay_error_ms": -100.0, "simulator_ms": -60.0, "made_by": "round-robin"}
+    sure, unsure = (gap("random", **split, feedback_told=told) for told in (True, False))
+    rows = gap_grid([sure, unsure], "trusted").rows
+    assert [cell.text for cell in rows[0][3:]] == ["+427", "+587", "−100", "−60", "2.1", "978"]
+    assert [cell.note for cell in rows[0][7:]] == ["log 1.8", "log 1,831"]
+    assert rows[1][4].text == "+587?"
+
+
+def test_the_gap_says_which_policies_have_the_predictor_alone() -> None:
+    grid = gap_grid([gap("random", estimator="dr"), gap("least-request", estimator="dm")], "trusted")
+    assert "One-step (doubly robust; of least-request dm, the predictor alone): " in " ".join(grid.notes)
 
 
 def test_a_corrected_value_stands_below_the_raw_one_and_is_doubted_where_caches_differ() -> None:
@@ -203,21 +220,30 @@ def test_an_estimator_that_says_nothing_of_a_policy_has_a_dash() -> None:
     assert [cell.text for cell in grid.columns[2].cells] == ["1,555", "–"]
 
 
-def test_weight_that_was_cut_off_is_a_warning() -> None:
-    said = "lambda_ 0.1 cuts off 30 % of the weight and lowers the value by 20, which flatters the policy"
-    grid = estimators_grid([estimate("random", "sg-ipw", lambda_=0.1, notes=[said])])
-    assert grid.warnings == [f"sg-ipw of random: {said}.".replace("lambda_", "λ")]
-    mild = said.replace("which flatters", "which does not flatter")
-    grid = estimators_grid([estimate("random", "sg-ipw", lambda_=0.1, notes=[mild])])
-    assert grid.warnings == []
-    assert grid.notes[-1].endswith("which does not flatter the policy.")
+def test_every_note_of_an_estimate_is_printed_once() -> None:
+    shared, cut = "the policy shares none of the logged decisions", "lambda_ 0.1 cuts off 30 % of the weight"
+    rows = [
+        estimate("random", "dm", notes=["the interval does not contain the predictor's own error"]),
+        estimate("random", "sg-ipw", lambda_=0.1, notes=[shared, cut]),
+        estimate("least-request", "dm", notes=["the interval does not contain the predictor's own error"]),
+        estimate("least-request", "dr", notes=[shared]),
+        estimate("least-request", "sg-ipw", notes=[shared]),
+    ]
+    grid = estimators_grid(rows)
+    assert grid.notes[-4:-1] == [
+        "dm of every policy: the interval does not contain the predictor's own error.",
+        "sg-ipw of random; dr, sg-ipw of least-request: the policy shares none of the logged decisions.",
+        "sg-ipw of random: λ 0.1 cuts off 30 % of the weight.",
+    ]
 
 
 def test_differences_are_marked_by_their_interval_and_the_gate_says_when() -> None:
-    baseline, other = differences_grid(found()["one_step_differences"], "random").rows
+    grid = differences_grid(found()["one_step_differences"], "random", 1500.0)
+    baseline, other = grid.rows
+    assert grid.columns[4].title.replace("\N{NO-BREAK SPACE}", " ") == "TTFT ≤ 1,500 ms more often"
     assert (baseline[1].text, baseline[1].note) == ("–", "baseline")
     assert (other[1].text, other[1].mark) == ("−1,216", "good")
-    assert (other[4].text, other[4].note) == ("yes", "after 1,010")
+    assert (other[4].text, other[4].note) == ("yes", "from 1,010 on")
 
 
 def test_estimates_are_metrics_apart_from_the_closed_loop() -> None:
@@ -230,6 +256,10 @@ def test_estimates_are_metrics_apart_from_the_closed_loop() -> None:
         "random/ttft_ms_mean_ratio_corrected",
         "least-request/ttft_ms_mean_ratio_corrected",
     ]
+    doubted = found(gap=[gap("random", ratio_doubted=True), gap("least-request")])
+    assert "random/ttft_ms_mean_ratio_corrected" not in estimate_metrics(doubted)  # type: ignore[arg-type]
+    no_cause = found(gap=[gap("random", feedback_told=False)])
+    assert "gap/random/feedback_ms" not in estimate_metrics(no_cause)  # type: ignore[arg-type]
     refused = found(one_step_tails=[tail("p99", value=None)])
     assert "one_step/random/p99_dr" not in estimate_metrics(refused)  # type: ignore[arg-type]
 
@@ -241,14 +271,24 @@ def test_a_refused_tail_has_no_number_and_one_reason_for_all_it_is_of() -> None:
     grid = tails_grid(rows)
     assert [column.title for column in grid.columns] == ["policy", "P50", "P99"]
     assert (grid.rows[0][2].text, grid.rows[0][2].note) == ("–", "refused")
-    assert grid.warnings == ["random: P99 by dr, P99 by snipw refused: fewer than 30 weighted requests lie beyond it."]
+    assert grid.warnings == []  # a refusal is no news
+    assert grid.notes[-1] == "random: no P99 by dr, snipw: the requests beyond it weigh like fewer than 30."
 
 
 def test_a_measure_that_is_refused_everywhere_has_no_column() -> None:
     none = {"value": None, "low": None, "high": None, "refused": "p99 lies beyond 0.98"}
     grid = tails_grid([tail("p50"), tail("p99", **none)])
     assert [column.title for column in grid.columns] == ["policy", "P50"]
-    assert "it lies beyond 0.98" in grid.warnings[0]
+    assert grid.notes[-1] == "random: no P99 by dr: it lies beyond 0.98."
+
+
+def test_the_share_within_the_slo_says_which_limit_it_is() -> None:
+    grid = tails_grid([tail("slo", value=0.756, low=0.647, high=0.865)], 1500.0)
+    assert (grid.columns[1].title.replace("\N{NO-BREAK SPACE}", " "), grid.columns[1].unit) == (
+        "TTFT ≤ 1,500 ms",
+        "% met",
+    )
+    assert grid.rows[0][1].text == "75.6"
 
 
 def test_doubted_propensities_are_marked() -> None:
@@ -267,6 +307,58 @@ def test_what_holds_for_the_log_is_told_once() -> None:
     assert [row[5].mark for row in grid.rows] == ["", "bad", "bad"]
 
 
+def test_a_verdict_that_policies_share_is_said_once() -> None:
+    grid = weights_grid([diagnostics("random"), diagnostics("least-request"), diagnostics("slow", "direct only")])
+    assert grid.notes[0] == f"random, least-request: usable: {WEIGH}."
+    assert grid.warnings == [f"slow: direct only: {WEIGH}."]
+    assert words(found()).count("weigh like 350 of 2,367") == 1
+
+
+def test_which_estimator_to_read_follows_from_what_is_there() -> None:
+    dm, dr = estimate("random", "dm"), estimate("least-request", "dr")
+    unlogged = " ".join(estimators_grid([dm]).notes)
+    assert "Read dr" not in unlogged
+    assert "Of random only dm, the predictor alone: the log has no propensities" in unlogged
+    mixed = " ".join(estimators_grid([dm, dr], judged=["random", "least-request"]).notes)
+    assert "Read dr first" in mixed
+    assert "random: only dm, the predictor alone; the verdict on the weights says why." in mixed
+
+
+def test_the_brief_output_leaves_out_what_all_shows() -> None:
+    steps = [estimate("random", name) for name in ("dm", "ipw", "snipw", "dr", "mipw")]
+    tails = [tail("p50", name) for name in ("snipw", "dm", "dr")]
+    inferred = {"arrivals": "from the order", "blocks": "from hits", "prefill_tokens": "from hits"}
+    document = found(one_step=steps, one_step_tails=tails, inferred=inferred)
+    brief, whole = drawn(document, 120), drawn(document, 120, whole=True)
+    for title in ("mipw", "Checks of the propensities", "Closed-loop derivative", "from the order"):
+        assert title in whole
+        assert title not in brief
+    assert len([line for line in brief.splitlines() if line.startswith("snipw")]) == 1
+    assert len([line for line in whole.splitlines() if line.startswith("snipw")]) == 2
+    assert whole.count("from hits") == 1
+    assert "arrivals, blocks, prefill_tokens" in brief
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Next: lodestar report writes every table"),
+        ({"trust": {"verdict": "untrusted", "reasons": []}}, "act on no closed loop before they pass"),
+        ({"trust": None, "gap": [], "policies": []}, "Next: leave out --one-step-only"),
+    ],
+)
+def test_the_last_line_says_what_to_do_next(changes: dict[str, Any], said: str) -> None:
+    last = drawn(found(**changes), 120).rstrip().splitlines()[-1]
+    assert last.startswith("Next: ")
+    assert said in last
+
+
+def test_requests_that_do_not_count_have_a_reason() -> None:
+    assert "2,367 of 2,491 requests, 7 instances Not counted: the first 124 requests meet idle engines." in words(
+        found()
+    )
+
+
 def test_derivatives_show_both_ends_and_name_whose_note_it_is() -> None:
     grid = derivatives_grid([path("random"), path("least-request", ("the slope", "no plateau up to 32 requests"))])
     assert [cell.text for cell in grid.rows[0]] == ["random", "−1,161", "−900", "16"]
@@ -278,8 +370,13 @@ def test_derivatives_show_both_ends_and_name_whose_note_it_is() -> None:
 
 @pytest.mark.parametrize(("design", "along"), [("per request", "horizon"), ("switchback", "burn_in")])
 def test_a_test_of_two_routers_marks_the_answer(design: str, along: str) -> None:
-    steps = [{along: 1, "value": -130.0, "se": 10.0}, {along: 64, "value": -76.0, "se": 32.0}]
+    steps = [{along: k, "value": value, "se": 10.0} for k, value in ((1, -130.0), (64, -76.0), (128, -74.0))]
     test = {"design": design, "a": "jsq", "b": "affinity", "value": -76.0, along: 64, "path": steps, "notes": ["n"]}
     grid = router_test_grid(test)
     assert grid.columns[1].title == "affinity − jsq"
-    assert [cell.mark for cell in grid.columns[1].cells] == ["", "best"]
+    assert [cell.mark for cell in grid.columns[1].cells] == ["", "best", ""]
+    assert f"The answer is at {along.replace('_', '-')} 64, where the path levels off" in grid.notes[1]
+    assert grid.warnings == ["N."]
+    restless = router_test_grid({**test, along: 128, "value": -74.0})
+    assert {cell.mark for cell in restless.columns[1].cells} == {""}
+    assert restless.notes[1].startswith("There is no answer: the path does not level off")

@@ -46,6 +46,15 @@ def test_a_run_says_of_each_policy_what_must_be_known_first(workspace: Workspace
     assert run.data.params["warmup_ratio"] == "0.05"
 
 
+def test_a_policy_in_a_file_is_logged_by_its_path(workspace: Workspace, make_replay) -> None:
+    replay = make_replay()
+    file = replay / "result.json"
+    file.write_text(file.read_text().replace('"lodestar"', '"/home/me/router.py:Mine"'))
+    run = logged(workspace, replay)
+    assert run.data.metrics["home/me/router.py:Mine/ttft_ms_mean"] > 0
+    assert run.data.tags["home/me/router.py:Mine/verdict"] == "trusted"
+
+
 def test_files_stay_in_the_workspace(workspace: Workspace, make_replay, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     logged(workspace, make_replay())

@@ -147,7 +147,7 @@ def test_what_is_to_know_of_one_step_estimates_stands_below_them(make_replay) ->
     result["one_step_note"] = "127 of 1425 requests left out: no decision or no TTFT"
     result["gap_notes"] = ["the replayed cluster is not the logged one"]
     text = drawn(replay_tables(result))
-    assert "Note: 127 of 1425 requests left out: no decision or no TTFT." in text
+    assert "127 of 1425 requests left out: no decision or no TTFT." in text
     assert "The replayed cluster is not the logged one." in text
 
 
