@@ -114,10 +114,14 @@ def test_killed_at_any_moment_the_store_is_as_before_or_complete(forks: Forks, l
     database = tmp_path / "home" / "lodestar.duckdb"
     ingest(Workspace.open(database.parent), [log], "before")
     before, kept = forks.look(), database.read_bytes()
-    started = time.monotonic()
-    forks.say("store")
-    forks.read()
-    whole_s, complete = time.monotonic() - started, forks.look()
+    took_s = []
+    for _ in range(3):  # whatever else the machine does at first: most kills must come before the end
+        database.write_bytes(kept)
+        started = time.monotonic()
+        forks.say("store")
+        forks.read()
+        took_s.append(time.monotonic() - started)
+    whole_s, complete = min(took_s), forks.look()
     assert complete["promised"] == 2 * before["promised"]  # type: ignore[operator]
     moments, completed = random.Random(0), 0
     for _ in range(KILLS):
