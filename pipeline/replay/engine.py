@@ -289,24 +289,34 @@ def _finish_request(state: State, i: int, j: int, now_s: float) -> None:
 
 @jit_part
 def _abort(state: State, j: int) -> None:
-    """End the running requests whose clients have left."""
+    """End the running requests whose clients have left, in the order of their admission.
+
+    The order is that in which their blocks become the least recently used.
+    """
     instance = state.instances[j]
-    i = instance.partial
+    at = _next_aborting(state, j)
+    while at >= 0:
+        i = leave(state, at, j)
+        tokens = state.requests[i].prompt_tokens + generated(state, i, j) - 1
+        release(state, i, j, tokens, tokens)
+        state.requests[i].aborting = 0
+        at = _next_aborting(state, j)
+    i = instance.partial  # admitted after all that decode
     if i >= 0 and state.requests[i].aborting:
         tokens = state.requests[i].prompt_tokens + state.requests[i].generated_tokens
         release(state, i, j, tokens - instance.partial_left, tokens)
         instance.preempted_tokens -= state.requests[i].generated_tokens
         state.requests[i].aborting = 0
         instance.partial = -1
-    at = 0
-    while at < instance.decoding:
-        i = state.decoding[j, at]
-        if state.requests[i].aborting:
-            leave(state, at, j)
-            tokens = state.requests[i].prompt_tokens + generated(state, i, j) - 1
-            release(state, i, j, tokens, tokens)
-            state.requests[i].aborting = 0
-            at = 0
-        else:
-            at += 1
     instance.aborting = 0
+
+
+@jit_part
+def _next_aborting(state: State, j: int) -> int:
+    """Return the place in the heap of the request that was admitted first of those whose clients have left, or -1."""
+    instance, first = state.instances[j], -1
+    for at in range(instance.decoding):
+        request = state.requests[state.decoding[j, at]]
+        if request.aborting and (first < 0 or request.admission < state.requests[state.decoding[j, first]].admission):
+            first = at
+    return first
