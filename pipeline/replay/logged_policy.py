@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from lodestar.pipeline.replay.policy_settings import split_settings
 from lodestar.pipeline.replay.routing.contract import NOTHING, Fleet, Policy
 from lodestar.pipeline.replay.routing.wrapped import WRAPPERS
 
-__all__ = ["could_have_given", "named_policy"]
+__all__ = ["could_have_given", "name_among", "named_policy"]
 
 _ROUNDED: Final = 1e-3  # logs may round their propensities
 _MOST: Final = 0.95  # of the decisions: while an instance joins or leaves, a router may know of others than the log
@@ -48,6 +49,15 @@ def named_policy(text: str, instances: int = 0) -> Policy | None:
         return policy
     except ConfigError:
         return None
+
+
+def name_among(policy: Policy | None, names: Iterable[str]) -> str | None:
+    """Return the name by which a policy was asked for, settings and all; None where it was not, or is not known.
+
+    >>> name_among(named_policy("epsilon:random,epsilon=0.1"), ["random", "epsilon:random"])
+    'epsilon:random'
+    """
+    return None if policy is None else next((name for name in names if named_policy(name) == policy), None)
 
 
 def could_have_given(policy: Policy, log: RequestLog) -> bool:

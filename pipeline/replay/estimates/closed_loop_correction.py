@@ -21,7 +21,7 @@ from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_inte
 from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.logged_policy import named_policy
+from lodestar.pipeline.replay.logged_policy import name_among
 from lodestar.pipeline.replay.parallel import SERIAL, Mapper
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.window import WARMUP_RATIO, window_of
@@ -115,7 +115,7 @@ def _own_runs(
         runs = list(mapper.map(lambda seed: cluster.replay(forced=choices, seed=seed), seeds))
         return runs, "the replay of the logged choices"
     how = f"the replay of {policy.name}, which made the log"
-    if (own := next((name for name in outcomes if named_policy(name) == policy), None)) is not None:
+    if (own := name_among(policy, outcomes)) is not None:
         return outcomes[own], how
     return list(mapper.map(lambda seed: cluster.replay(policy, seed=seed), seeds)), how
 

@@ -34,7 +34,7 @@ from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.estimates.closed_loop_correction import Correction
 from lodestar.pipeline.replay.estimates.one_step import OneStep
 from lodestar.pipeline.replay.estimates.simulated_one_step import simulated_ttft_ms
-from lodestar.pipeline.replay.logged_policy import named_policy
+from lodestar.pipeline.replay.logged_policy import name_among, named_policy
 from lodestar.pipeline.replay.logged_traffic import LoggedTraffic
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.reports.numbers import number
@@ -92,7 +92,7 @@ def gap_rows(
         return [], []
     log, counted, closed = traffic.log, traffic.counted, {row["policy"]: row for row in summarised}
     values = {row["policy"]: row for name in ("dm", "dr") for row in steps.rows if row["estimator"] == name}
-    own = None if made_by is None else next((name for name in outcomes if named_policy(name) == made_by), None)
+    own = name_among(made_by, outcomes)
     name = own or (_name_of(made_by, log) if made_by else None)
     made = _made(steps.inputs.decisions, correction, name, closed[own] if own else None)
     simulated, of_made, notes = _simulated(traffic, cluster, steps, own)
