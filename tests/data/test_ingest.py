@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -212,21 +211,6 @@ def test_progress_is_told_the_rows_of_each_file(workspace: Workspace, tmp_path: 
     report = ingest(workspace, files(tmp_path, a=FIRST, b=SECOND), "d", progress=told.append)
     assert told == [2, 2]
     assert report.to_dict()["rows_stored"] == 4
-
-
-def test_a_million_candidates_are_stored_in_seconds(
-    real_log: Callable[[str], RequestLog], workspace: Workspace, tmp_path: Path
-) -> None:
-    write_decision_log(tmp_path / "one.parquet", real_log("sharing47-rl"))
-    one = pl.read_parquet(tmp_path / "one.parquet")
-    copies = [
-        one.with_columns(pl.col("request").struct.with_fields(pl.field("request_id") + f"-{i}")) for i in range(62)
-    ]
-    pl.concat(copies).write_parquet(tmp_path / "many.parquet")
-    start = time.monotonic()
-    report = ingest(workspace, [tmp_path / "many.parquet"], "big")
-    assert report.rows_stored * 7 > 1_000_000
-    assert time.monotonic() - start < 20
 
 
 def test_a_corrected_file_replaces_its_earlier_version(workspace: Workspace, tmp_path: Path) -> None:

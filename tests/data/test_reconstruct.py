@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -118,16 +117,6 @@ def test_a_handful_of_requests_arrive_in_order(requests: int) -> None:
     found = infer_arrivals(np.ones(requests), np.zeros((requests, 2)), np.zeros(requests, dtype=np.int64))
     assert found.arrived_at_s[0] == 0
     assert (np.diff(found.arrived_at_s) >= 0).all()
-
-
-def test_arrivals_of_thirty_thousand_requests_take_seconds() -> None:
-    rng = np.random.default_rng(3)
-    truth, e2e_s = np.cumsum(rng.exponential(0.05, 30_000)), rng.lognormal(1.5, 0.5, 30_000)
-    chosen = rng.integers(0, 8, 30_000)
-    counts = inflight_by_instance(truth, e2e_s, chosen, 8)
-    start = time.monotonic()
-    infer_arrivals(e2e_s, counts, chosen)
-    assert time.monotonic() - start < 15
 
 
 def test_logged_arrivals_are_used_from_zero(real_log: Callable[[str], RequestLog]) -> None:

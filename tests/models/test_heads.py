@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import lightgbm as lgb
 import numpy as np
 
@@ -70,13 +68,3 @@ def test_no_leaf_is_smaller_than_its_tail_needs() -> None:
     leaves = head.trees_to_dataframe().query("left_child.isnull()")
     assert leaves["count"].min() >= 200
     assert head.num_trees() <= 40
-
-
-def test_heads_cost_less_than_the_mean() -> None:
-    inputs = np.random.default_rng(5).uniform(0.0, 1.0, (20_000, 20))
-    data = _data(inputs, inputs[:, 0] + np.random.default_rng(6).normal(size=20_000)).construct()
-    start = time.process_time()
-    lgb.train(MEAN, data, 100)
-    middle = time.process_time()
-    fit_heads(data, COMMON)
-    assert time.process_time() - middle < middle - start
