@@ -26,7 +26,7 @@ class Losses:
         rows: that were measured; 0 where all were cut off.
         mae_ms: absolute error of the mean.
         log_loss: absolute error of its logarithm: 0.1 is a tenth too high or too low.
-        pinball_ms: quantile loss of the P90; None too where a P90 was stated without bound, as it may be in an outage.
+        pinball_ms: quantile loss of the P90; None too where a P90 was stated without bound.
         coverage: share of the latencies at or below the P90.
     """
 

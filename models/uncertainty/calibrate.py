@@ -56,9 +56,8 @@ def calibrate_on(
 def _in_ms(log_ms: Floats) -> Floats:
     """Return milliseconds; infinite, which is no bound at all, where they are more than a float holds.
 
-    Offsets grow for as long as rows miss them, and in proportion to a tail that lower bounds stretch. In an outage,
-    where all that is known of most rows is that they took longer, both go on without limit: what a P90 of most recent
-    requests is, nobody knows. Coverage counts such a row as covered, and `losses` has no loss of it.
+    Offsets grow without limit for as long as measured rows miss them; those of a stream that bounds hide do not.
+    Coverage counts such a row as covered, and `losses` has no loss of it.
 
     >>> _in_ms(np.array([0.0, 2894.3])).tolist()
     [1.0, inf]

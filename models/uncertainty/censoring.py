@@ -6,6 +6,11 @@ what the law expects beyond it, the model is fitted anew, and so on (Buckley and
 replaced by a draw from the law beyond it, which moves the mass of a censored row to the right as the weights of Portnoy
 2003 do, without a second copy of the rows. This holds where a request's bound says nothing of its latency once its
 features are known: a timeout does, a client that gives up because the server fails does not.
+
+What lies beyond the last event is known from bounds alone. An exponential law goes on there, but not for ever: in an
+outage, when many are cut off at once and long after all that was measured, its mean comes out at thousands of times the
+bound. No label is farther beyond the last event than the events span, or than the largest bound where that lies
+farther: of such a row it says no more than what is known (Efron 1967 puts the rest of a law at its largest bound).
 """
 
 from __future__ import annotations
@@ -39,11 +44,13 @@ class Survival:
         events: distinct uncensored values, increasing.
         beyond: share of the law beyond each event.
         tail: mean excess over a threshold near the last event.
+        reach: where the rest of the law may lie at most, but for values that are known to lie beyond.
     """
 
     events: Floats
     beyond: Floats
     tail: float
+    reach: float
 
     def at(self, values: Floats) -> Floats:
         """Return the share of the law beyond each value, the tail left out."""
@@ -66,12 +73,12 @@ class Survival:
         array([4.])
         """
         mass = -np.diff(self.beyond, prepend=1.0)
-        rest = self.beyond[-1] * (self.events[-1] + self.tail)
+        rest = self.beyond[-1] * float(self._rest(self.events[-1:])[0])
         above = np.concatenate([np.cumsum((mass * self.events)[::-1])[::-1], [0.0]]) + rest
         total = above[np.searchsorted(self.events, bounds, side="right")]
         share = self.at(bounds)
         inside = (bounds < self.events[-1]) & (share > 0.0)
-        means: Floats = np.where(inside, total / np.where(inside, share, 1.0), bounds + self.tail)
+        means: Floats = np.where(inside, total / np.where(inside, share, 1.0), self._rest(bounds))
         return means
 
     def draw_beyond(self, bounds: Floats, seed: int) -> Floats:
@@ -83,10 +90,15 @@ class Survival:
     def _reach(self, shares: Floats, bounds: Floats) -> Floats:
         """Return the first event with at most this share of the law beyond it, or where the rest of the law sits."""
         first = np.searchsorted(-self.beyond, -shares * (1.0 + 1e-12), side="left")
-        rest = np.maximum(self.events[-1], bounds) + self.tail
         event = self.events[np.minimum(first, len(self.events) - 1)]
-        reached: Floats = np.where((first < len(self.events)) & (event > bounds), event, rest)
+        reached: Floats = np.where((first < len(self.events)) & (event > bounds), event, self._rest(bounds))
         return reached
+
+    def _rest(self, bounds: Floats) -> Floats:
+        """Return where the rest of the law sits for values that lie beyond these bounds."""
+        most = np.maximum(self.reach, bounds + LEAST_TAIL)
+        rest: Floats = np.minimum(np.maximum(self.events[-1], bounds) + self.tail, most)
+        return rest
 
 
 def kaplan_meier(values: Floats, censored: Bools) -> Survival:
@@ -110,7 +122,8 @@ def kaplan_meier(values: Floats, censored: Bools) -> Survival:
     beyond = np.cumprod(np.where(known, 1.0 - 1.0 / at_risk, 1.0))
     events, after = ordered[known], beyond[known]
     last = np.append(events[1:] > events[:-1], True)  # of equal values
-    return Survival(events[last], after[last], _tail(ordered, known))
+    span = max(float(events[-1] - events[0]), LEAST_TAIL)
+    return Survival(events[last], after[last], _tail(ordered, known), max(float(events[-1]) + span, float(ordered[-1])))
 
 
 def _tail(ordered: Floats, known: Bools) -> float:

@@ -14,6 +14,14 @@ that were aimed at, so labels that come late do not make the feedback swing (Smi
 the window goes on as an exponential law (that of the latency itself is a power: Hill 1975, Weissman 1978): an offset
 grows without limit while rows miss it, |miscount| stays below (largest score - lowest) / (GAIN * tail) and the rows in
 flight whatever the rows are, and the long-run error of coverage is O(1 / T).
+
+Rows that were cut off are lower bounds: the window's quantile is that of Kaplan and Meier (1958), and a bound below the
+offset counts as missed by how likely it is to be by the same law. Where bounds lie far beyond all that was measured, as
+in an outage, a tail fitted to them is of any length. Offsets then go no farther beyond the last measured score than the
+measured ones span, or to the largest bound, which is known: the latency is at least that. While a slice's own bounds
+hold it there, its feedback counts measured misses alone, so that its window, and nothing else, has to be lived down
+once that is over. A slice whose rows are measured borrows the bounds of others with the pooled window; its feedback
+makes up for that as for any other error, soon for a P50, and for a P99 over as many rows again.
 """
 
 from __future__ import annotations

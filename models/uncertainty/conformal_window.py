@@ -22,6 +22,7 @@ Bools = NDArray[np.bool_]
 GAIN: Final = 0.2  # of the feedback, in logits for a miss
 TAIL_ROWS: Final = 10  # outermost scores that give the exponential tail
 LEAST_TAIL: Final = 0.01  # log units, the tail where the scores are all alike
+FEWEST_EVENTS: Final = 3  # measured scores of a window that has a law
 BORROWED: Final = 2.0  # pooled scores, over share * (1 - share), that a slice's own are mixed with
 
 
@@ -137,13 +138,18 @@ def _learn(
 ) -> None:
     """Count what the stated offsets missed beyond their aim, and push the row into both of its windows.
 
-    Offsets that are NaN were not stated by the feedback, and are none of its misses.
+    Offsets that are NaN were not stated by the feedback, and are none of its misses. While bounds hide the slice's
+    quantile, nobody knows what covers it: but for rows that were measured beyond it, rows count as it was aimed at, so
+    that an outage leaves nothing for the feedback to make up for (an integrator that stops while its output is at a
+    limit: Astrom and Hagglund 2006, chapter 3.5).
     """
     for q in range(new.shape[0]):
         if np.isnan(stated[q]):
             continue
         missed = 1.0 if new[q] > stated[q] else 0.0
-        if is_bound and new[q] <= stated[q]:
+        if (is_bound or missed == 0.0) and _is_hidden(of, q, misses[q], ordered, flags, rows, miscount):
+            missed = aims[q]
+        elif is_bound and missed == 0.0:
             missed = _missed_beyond(stated[q], new[q], of, q, misses[q], ordered, flags, rows)
         miscount[of, q] += missed - aims[q]
     for group in (of, scores.shape[0] - 1):
@@ -167,10 +173,51 @@ def _offset(of: int, q: int, miss: float, ordered: Floats, flags: Bools, rows: I
         return 0.0
     beyond = _beyond(miss, miscount[of, q])
     own = _own_share(rows[of], miss)
-    found = (1.0 - own) * _quantile(ordered[pooled, q], flags[pooled, q], rows[pooled], beyond)
+    found = (1.0 - own) * _within_reach(ordered[pooled, q], flags[pooled, q], rows[pooled], beyond)
     if rows[of] > 0:
-        found += own * _quantile(ordered[of, q], flags[of, q], rows[of], beyond)
+        found += own * _within_reach(ordered[of, q], flags[of, q], rows[of], beyond)
     return found
+
+
+@jit
+def _is_hidden(of: int, q: int, miss: float, ordered: Floats, flags: Bools, rows: Ints, miscount: Floats) -> bool:
+    """Say whether the quantile of the slice's own rows is as far as their bounds let it go.
+
+    Bounds in other slices hide nothing: what covers rows that were measured is known, and the feedback makes up for
+    what is borrowed from those.
+    """
+    m = rows[of]
+    reach = _reach(ordered[of, q], flags[of, q], m)
+    return reach < np.inf and _quantile(ordered[of, q], flags[of, q], m, _beyond(miss, miscount[of, q])) >= reach
+
+
+@jit
+def _within_reach(values: Floats, flags: Bools, m: int, beyond: float) -> float:
+    return float(min(_quantile(values, flags, m, beyond), _reach(values, flags, m)))
+
+
+@jit
+def _reach(values: Floats, flags: Bools, m: int) -> float:
+    """Return how far the law of a window may be continued: without bounds, without limit.
+
+    With bounds, no farther beyond the last measured score than the measured ones span, but to the largest bound: that
+    much is known. Rows that are cut off long after all that was measured, as in an outage, tell that the law has a
+    part out there, and not how it goes on; an exponential tail fitted to them has a mean of any size.
+    """
+    if not flags[:m].any():
+        return np.inf
+    events, total, first, last = 0, 0.0, 0.0, 0.0
+    for i in range(m):
+        if flags[i]:
+            continue
+        first = values[i] if events == 0 else first
+        last = values[i]
+        total += values[i]
+        events += 1
+    if events == 0:
+        return float(max(values[m - 1], 0.0))  # the head's own word, where that is more
+    told = total / events if events < FEWEST_EVENTS else last + max(last - first, LEAST_TAIL)
+    return float(max(told, values[m - 1]))
 
 
 @jit
@@ -188,13 +235,14 @@ def _own_share(rows: int, miss: float) -> float:
 def _quantile(values: Floats, flags: Bools, m: int, beyond: float) -> float:
     """Return what the share `beyond` of the window's law exceeds, by Kaplan and Meier where scores are censored.
 
-    The i-th of m scores has i / (m + 1) below it, as in conformal prediction.
+    The i-th of m scores has i / (m + 1) below it, as in conformal prediction. Infinite, where all but one or two scores
+    are bounds: there is no law.
     """
     events = 0
     for i in range(m):
         events += not flags[i]
-    if events < 3:
-        return _middle(values, flags, m)
+    if events < FEWEST_EVENTS:
+        return values[:m].mean() if events == m else np.inf
     k = min(TAIL_ROWS, (events - 1) // 2)
     survival, seen, last, last_survival = 1.0, 0, 0.0, 1.0
     low_sum = 0.0
@@ -212,23 +260,25 @@ def _quantile(values: Floats, flags: Bools, m: int, beyond: float) -> float:
             part = (last_survival - beyond) / (last_survival - survival)
             return float(last + part * (values[i] - last))
         if seen == events - k:
-            excess = 0.0
-            for j in range(i + 1, m):
-                excess += values[j] - values[i]
-            return float(values[i] + max(excess / k, LEAST_TAIL) * np.log(survival / beyond))
+            return _in_tail(values, flags, m, i, k, survival, beyond)
         last, last_survival = values[i], survival
     return last
 
 
 @jit
-def _middle(values: Floats, flags: Bools, m: int) -> float:
-    """Return the mean of one or two scores, or the largest bound where all are censored."""
-    total, events = 0.0, 0
-    for i in range(m):
-        if not flags[i]:
-            total += values[i]
-            events += 1
-    return float(total / events if events > 0 else values[m - 1])
+def _in_tail(values: Floats, flags: Bools, m: int, i: int, k: int, survival: float, beyond: float) -> float:
+    """Return the same beyond the i-th score, `survival` of the law and k measured scores beyond it.
+
+    Bounds there stretch the exponential law; where Kaplan and Meier tell the quantile it is no more than they say.
+    """
+    found = float(values[i] + _tail(values, m, i, k) * np.log(survival / beyond))
+    if m - i - 1 == k:
+        return found
+    last, last_survival = values[i], survival
+    for j in range(i + 1, m):
+        if not flags[j]:
+            last, last_survival = values[j], last_survival * (1.0 - 1.0 / (m + 1 - j))
+    return min(found, last) if beyond >= last_survival else found
 
 
 @jit
@@ -242,18 +292,36 @@ def _missed_beyond(
     for group, weight in ((of, own), (pooled, 1.0 - own)):
         above += weight * _survival(ordered[group, q], flags[group, q], rows[group], offer)
         from_bound += weight * _survival(ordered[group, q], flags[group, q], rows[group], bound)
-    return above / from_bound
+    return above / from_bound if from_bound > 0.0 else 1.0  # so far out that both are 0 in floating point
 
 
 @jit
 def _survival(values: Floats, flags: Bools, m: int, at: float) -> float:
-    survival = 1.0
+    """Return how much of the window's law lies beyond a value, with the tail that `_quantile` reads."""
+    events = 0
+    for i in range(m):
+        events += not flags[i]
+    k = min(TAIL_ROWS, (events - 1) // 2)
+    survival, seen = 1.0, 0
     for i in range(m):
         if values[i] > at:
             break
-        if not flags[i]:
-            survival *= 1.0 - 1.0 / (m + 1 - i)
+        if flags[i]:
+            continue
+        survival *= 1.0 - 1.0 / (m + 1 - i)
+        seen += 1
+        if events >= FEWEST_EVENTS and seen == events - k:
+            return float(survival * np.exp(-(at - values[i]) / _tail(values, m, i, k)))
     return survival
+
+
+@jit
+def _tail(values: Floats, m: int, i: int, k: int) -> float:
+    """Return the mean excess over the i-th score, k measured ones beyond it: exponential, with bounds."""
+    excess = 0.0
+    for j in range(i + 1, m):
+        excess += values[j] - values[i]
+    return max(excess / k, LEAST_TAIL)
 
 
 @jit

@@ -70,6 +70,38 @@ def test_measured_rows_keep_their_labels_and_bounds_only_grow() -> None:
         assert (filled[censored] > labels[censored]).all()
 
 
+def _in_outage(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, Imputed]:
+    """Rows of an ordinary law, and in their midst the bounds of an outage; with what is made of them."""
+    labels = np.random.default_rng(6).normal(0.0, 0.3, 2000)
+    censored = (np.arange(2000) >= 1500) & (np.arange(2000) < 1800)
+    labels[censored] = bounds
+    mean = lambda y: np.full(2000, y.mean())  # noqa: E731
+    return labels, censored, impute(labels, censored, np.zeros(2000, dtype=np.int64), mean)
+
+
+def test_many_that_time_out_at_once_are_labelled_with_what_is_known_of_them() -> None:
+    labels, censored, found = _in_outage(np.full(300, 4.1))
+    for filled in (found.mean, found.drawn):
+        assert (filled[censored] > 4.1).all()
+        assert filled.max() < 4.2
+        assert (filled[~censored] == labels[~censored]).all()
+
+
+def test_many_whose_clients_leave_at_any_time_in_an_outage_are_labelled_within_what_was_seen() -> None:
+    labels, censored, found = _in_outage(np.random.default_rng(7).uniform(-3.0, 4.1, 300))
+    for filled in (found.mean, found.drawn):
+        assert (filled[censored] > labels[censored]).all()
+        assert filled.max() < 4.2
+
+
+def test_a_timeout_amid_the_law_still_lets_it_go_on_beyond() -> None:
+    true = np.random.default_rng(8).normal(size=4000)
+    law = kaplan_meier(np.minimum(true, 0.5), true > 0.5)
+    beyond = true[true > 0.5].mean()
+    assert law.mean_beyond(np.array([0.5]))[0] == pytest.approx(beyond, abs=0.25)
+    assert law.mean_beyond(np.array([0.5]))[0] > 1.0
+
+
 def _log(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Features and latencies (ms): the longer the queue, the longer and the more varied they are."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from statistics import NormalDist
 
 import lightgbm as lgb
 import numpy as np
@@ -10,7 +11,7 @@ from lodestar.data.errors import DataError
 from lodestar.features.definitions import FEATURE_NAMES
 from lodestar.models.baseline import fit_baseline
 from lodestar.models.slices import SLICES, load_slice
-from lodestar.models.uncertainty.conformal import QUANTILES, Conformal
+from lodestar.models.uncertainty.conformal import QUANTILES, WINDOW_ROWS, Conformal
 from lodestar.models.uncertainty.coverage import coverage_by_slice
 from lodestar.models.uncertainty.heads import fit_heads, quantile_log_ratios
 
@@ -218,6 +219,96 @@ def test_bounds_count_by_how_likely_they_were_missed() -> None:
     assert fresh.observe(slices, known).table()[0, 0] < truth - 0.15
     stated, _ = fresh.follow(slices, known, np.arange(6000.0), np.arange(6000.0) + 20.5, censored)
     assert (true[500:] <= stated[500:]).mean() == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize("bound", ["at any time", "one timeout"])
+@pytest.mark.parametrize("cut", [0.05, 0.25])
+def test_p99_covers_where_rows_are_cut_off_whatever_they_would_have_come_to(bound: str, cut: float) -> None:
+    n, covered = 8000, []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        true = rng.normal(0.0, 0.4, (n, 1))
+        bounds = rng.normal(0.4 * np.sqrt(2) * NormalDist().inv_cdf(1 - cut), 0.4, (n, 1))
+        if bound == "one timeout":
+            bounds = np.full((n, 1), np.quantile(true, 1 - cut))
+        known, censored = np.minimum(true, bounds), (true > bounds)[:, 0]
+        assert censored.mean() == pytest.approx(cut, abs=0.02)
+        arrived_at_s, slices = np.arange(n) * 0.1, np.zeros(n, dtype=np.int64)
+        stated, _ = Conformal.fresh(("p99",)).follow(slices, known, arrived_at_s, arrived_at_s + 2.05, censored)
+        assert stated[1000:].max() < 2.5  # e^2.5 is the twelvefold
+        covered.append((true[1000:] <= stated[1000:]).mean())
+    assert np.mean(covered) == pytest.approx(0.99, abs=0.008)
+
+
+def _outage(kind: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ordinary rows, so many in an outage, and rows of a new regime, 1.2 times as slow; and which are bounds."""
+    rng = np.random.default_rng(7)
+    residuals = np.concatenate([rng.normal(0.0, 0.3, 1500 + rows), rng.normal(0.2, 0.3, 2500)])
+    censored = np.zeros(len(residuals), dtype=bool)
+    during = slice(1500, 1500 + rows)
+    if kind == "half time out":
+        censored[during] = rng.random(rows) < 0.5
+        residuals[during] = np.where(censored[during], 4.1, residuals[during] + 1.0)
+    else:
+        censored[during] = True
+        residuals[during] = {
+            "all time out": np.full(rows, 4.1),
+            "clients leave at any time": rng.uniform(-3.0, 4.1, rows),
+            "clients leave at once": np.full(rows, -3.0),
+        }[kind]
+    return np.repeat(residuals[:, None], 3, axis=1), censored
+
+
+@pytest.mark.parametrize("rows", [30, 350, 1000])
+@pytest.mark.parametrize(
+    "kind", ["all time out", "half time out", "clients leave at any time", "clients leave at once"]
+)
+def test_after_an_outage_the_quantiles_are_those_of_the_new_regime_within_a_window(kind: str, rows: int) -> None:
+    residuals, censored = _outage(kind, rows)
+    arrived_at_s, slices = np.arange(len(residuals)) * 0.1, np.zeros(len(residuals), dtype=np.int64)
+    stated, state = Conformal.fresh().follow(slices, residuals, arrived_at_s, arrived_at_s + 1.05, censored)
+    assert np.isfinite(stated).all()
+    assert stated.max() < 5.0  # 4.1 is the timeout
+    assert stated.min() > -1.0
+    later = 1500 + rows + WINDOW_ROWS + 20  # ten are in flight when it ends
+    p99, of_regime = stated[later:, 2], 0.2 + 0.3 * NormalDist().inv_cdf(0.99)
+    assert p99.max() < of_regime + 0.6
+    assert np.median(p99) == pytest.approx(of_regime, abs=0.15)
+    covered = (residuals[later:] <= stated[later:]).mean(axis=0)
+    np.testing.assert_allclose(covered, [0.5, 0.9, 0.99], atol=0.01)
+    assert np.isfinite(state.miscount).all()
+
+
+def test_in_an_outage_the_p99_is_at_least_the_timeout_and_no_multiple_of_it() -> None:
+    residuals, censored = _outage("all time out", 350)
+    arrived_at_s, slices = np.arange(len(residuals)) * 0.1, np.zeros(len(residuals), dtype=np.int64)
+    stated, _ = Conformal.fresh().follow(slices, residuals, arrived_at_s, arrived_at_s + 1.05, censored)
+    assert stated[1530:1850, 2] == pytest.approx(4.1, abs=1e-6)
+
+
+def test_a_slice_that_always_times_out_does_not_stretch_the_quantiles_of_one_that_never_does() -> None:
+    n = 8000
+    rng = np.random.default_rng(11)
+    slices, true = rng.integers(0, 2, n), rng.normal(0.0, 0.3, n)
+    out = slices == 1
+    residuals, arrived_at_s = np.repeat(np.where(out, 4.1, true)[:, None], 3, axis=1), np.arange(n) * 0.1
+    stated, _ = Conformal.fresh().follow(slices, residuals, arrived_at_s, arrived_at_s + 1.05, out)
+    assert (stated[1000:][out[1000:], 1:] >= 4.1 - 1e-6).all()
+    judged = np.flatnonzero(~out)[1000:]
+    covered = (residuals[judged] <= stated[judged]).mean(axis=0)
+    np.testing.assert_allclose(covered, [0.5, 0.9, 0.99], atol=0.01)
+
+
+def test_time_outs_far_beyond_rows_that_are_alike_leave_every_quantile_a_number() -> None:
+    n = 2000
+    residuals, censored, took_s = np.random.default_rng(12).normal(0.0, 0.005, n), np.zeros(n, dtype=bool), np.ones(n)
+    for rows, after_s in ((slice(1000, 1040), 1.0), (slice(1060, 1070), 60.0)):
+        residuals[rows], censored[rows], took_s[rows] = 9.0, True, after_s  # 8,000 times as long
+    arrived_at_s, slices = np.arange(n) * 0.1, np.zeros(n, dtype=np.int64)
+    spread = np.repeat(residuals[:, None], 3, axis=1)
+    stated, state = Conformal.fresh().follow(slices, spread, arrived_at_s, arrived_at_s + took_s, censored)
+    assert np.isfinite(stated).all()
+    assert np.isfinite(state.miscount).all()
 
 
 def test_no_bounds_are_the_same_as_none_given() -> None:

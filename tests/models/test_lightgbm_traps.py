@@ -14,7 +14,7 @@ They are those of LightGBM 4.7 as measured for this project; some are held elsew
    test_artifact.py::test_a_model_that_answers_differently_is_refused_though_its_hashes_fit
    test_scorer.py::test_a_feature_that_this_version_does_not_make_is_named
 6. Categories change their codes: here (no input is a category, and none names an instance).
-7. Quantile heads under-cover on new rows, and cross:
+7. Quantile heads under-cover on new rows, and cross: here, and
    test_fit.py::test_quantiles_cover_what_they_promise_on_new_rows_and_never_cross
    test_conformal.py::test_p90_covers_in_every_slice_through_a_shift
    test_conformal.py::test_every_quantile_covers_its_share
@@ -31,6 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
@@ -47,7 +48,10 @@ from lodestar.models.refresh.plan import plan
 from lodestar.models.refresh.strategies import AUTO, CONTINUE, STRATEGIES, refreshed
 from lodestar.models.registry.current import Trained
 from lodestar.models.rows import Rows
+from lodestar.models.slices import load_slice
 from lodestar.models.textmodel import parse_trees
+from lodestar.models.uncertainty.conformal import Conformal
+from lodestar.models.uncertainty.heads import quantile_log_ratios
 
 SMALL = Parameters(rounds=20, min_data_in_leaf=20)
 TOKENS = FEATURE_NAMES.index("prefill_tokens")
@@ -186,7 +190,25 @@ def test_6_no_input_is_a_category_and_none_names_an_instance(model: LatencyModel
     for text in [*extended.texts().values()]:
         assert set(re.findall(r"^num_cat=(\d+)", text, flags=re.MULTILINE)) == {"0"}
         assert "pandas_categorical:null" in text
+        (ranges,) = re.findall(r"^feature_infos=(.*)", text, flags=re.MULTILINE)
+        assert all(each == "none" or each.startswith("[") for each in ranges.split())  # a category has 0:1:2
     assert [name for name in FEATURE_NAMES if re.search(r"instance|pod|worker|kind|model|_id$", name)] == []
+
+
+def test_7_no_quantile_lies_below_a_lower_one_wherever_head_and_correction_put_it(model: LatencyModel) -> None:
+    """A head far below the mean, and a correction that puts the P99 far below the P90."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(0.0, 100.0, (200, len(FEATURE_NAMES)))
+    mean = lgb.train({"verbose": -1, "num_threads": 1}, lgb.Dataset(features, np.full(200, 5.0) + features[:, 0]), 5)
+    low = lgb.train({"verbose": -1, "num_threads": 1}, lgb.Dataset(features, np.full(200, -5.0) - features[:, 0]), 5)
+    assert (low.predict(features) < mean.predict(features)).all()
+    assert (np.diff(quantile_log_ratios(mean, {"p90": low}, features), axis=1) == 0).all()
+    residuals = np.tile([0.5, 0.0, -3.0], (400, 1))
+    conformal = Conformal.fresh().observe(load_slice(features[:, :])[np.zeros(400, np.int64)], residuals)
+    assert (np.diff(conformal.table(), axis=1) < 0).all(axis=1).any()
+    corrected = replace(model, conformal=conformal).predict_quantiles(features)
+    assert (np.diff(corrected, axis=1) >= 0).all()
+    assert (np.diff(corrected, axis=1) == 0).any()
 
 
 @pytest.mark.parametrize("asked", [AUTO, CONTINUE])

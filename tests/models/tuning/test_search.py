@@ -100,7 +100,7 @@ def test_the_trial_of_a_living_process_counts_and_is_waited_for(
         other.join(timeout=1.0)
         assert other.is_alive()
         study.tell(running, 1.0)
-    other.join(timeout=30.0)
+    other.join(timeout=300.0)
     assert [trial.number for trial in study.trials] == [running.number]
     assert len(finished(study)) == 1
 
