@@ -1,11 +1,11 @@
-"""Calibrate a dataset's cluster from whatever it holds, keep it in the workspace, and say how well it does."""
+"""Calibrate a dataset's cluster from whatever it holds, keep it in the workspace, and say how far to trust it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,23 +14,28 @@ from numpy.typing import NDArray
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog, Workload
 from lodestar.data.reconstruction.arms import arms_of
-from lodestar.data.reconstruction.reconstruct import tpot_ms_of, workload_of
+from lodestar.data.reconstruction.reconstruct import propensity_of, tpot_ms_of, workload_of
 from lodestar.data.store import load_log, open_store
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel, presets
 from lodestar.models.step_profile import fit_profile, read_profile
+from lodestar.pipeline.calibration_advice import next_step
 from lodestar.pipeline.replay.calibration.calibrate import FEWEST_REQUESTS, calibrate
 from lodestar.pipeline.replay.calibration.files import CalibratedCluster, calibrated_path, save_cluster
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.calibration.statistics import FEWEST_ROWS, StatisticsFit, fit_statistics
-from lodestar.pipeline.replay.calibration.stretch import training_part
+from lodestar.pipeline.replay.calibration.stretch import TRAINING_SHARE, training_part
+from lodestar.pipeline.replay.chosen_engines import DEFAULT_ENGINE
 from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.judging import judged_as_logged, too_few
+from lodestar.pipeline.replay.parallel import mapper
+from lodestar.pipeline.replay.trust import Trust, unjudged
 
-__all__ = ["DEFAULT_ENGINE", "calibrate_dataset"]
+__all__ = ["calibrate_dataset"]
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-DEFAULT_ENGINE: Final = "h100-llama-3.1-8b"
 Progress = Callable[[int], None]
 
 
@@ -39,6 +44,7 @@ class _Sources:
     """What there is to calibrate from."""
 
     log: RequestLog
+    arms: Sequence[RequestLog]
     workload: Workload | None
     no_workload: str
     samples: pl.DataFrame
@@ -59,11 +65,17 @@ def calibrate_dataset(
     """Fit the engines of a dataset to the best that it holds; write them to the workspace, and to `to`.
 
     In order of preference: latencies whose instances are known; statistics of the engines; a step-time profile; a
-    preset. A profile, or the preset named by `engine`, is also where a fit to latencies starts from, and what it stays
-    near where they do not tell; either gives statistics what they cannot tell.
+    preset, where one is named. A profile, or the preset named by `engine`, is also where a fit to latencies starts
+    from, and what it stays near where they do not tell; either gives statistics what they cannot tell. What was found
+    is judged by the gates of a replay.
+
+    Raises:
+        DataError: the dataset has too little to fit to, and neither a profile nor a preset is named.
     """
-    sources = _sources(workspace, dataset, profile, engine)
+    sources = _sources(workspace, dataset, profile, engine, seed)
     cluster = _best(sources, seed, progress)
+    trust, errors = _trust(workspace, sources, cluster), _errors_of(sources, cluster)
+    cluster = replace(cluster, fit={**cluster.fit, "verdict": trust.verdict})
     path = calibrated_path(workspace, dataset)
     for target in [path, *([to] if to else [])]:
         save_cluster(target, cluster)
@@ -74,24 +86,26 @@ def calibrate_dataset(
         "engine": cluster.engine.to_dict(),
         "instances": cluster.instances,
         **cluster.fit,
-        "held_out": _held_out(sources, cluster),
+        **errors,
+        "trust": trust.to_dict(),
+        "next": next_step(dataset, trust, errors, profile is not None),
         "files": [str(path), *([str(to)] if to else [])],
     }
 
 
-def _sources(workspace: Workspace, dataset: str, profile: Path | None, engine: str | None) -> _Sources:
+def _sources(workspace: Workspace, dataset: str, profile: Path | None, engine: str | None, seed: int) -> _Sources:
     with open_store(workspace) as con:
         log = load_log(con, dataset)
         arms = arms_of(con, log, [])
         samples: pl.DataFrame = con.sql("SELECT * FROM engine_samples WHERE dataset = ?", params=[dataset]).pl()
     workload, why = None, ""
     try:
-        workload = workload_of(log, arms=arms)
+        workload = workload_of(log, seed, arms)
     except DataError as error:
         why = str(error)
     base = EngineModel.preset(engine or DEFAULT_ENGINE)
     fitted = _from_profile(log, profile, base) if profile else None
-    return _Sources(log, workload, why, samples, fitted.engine if fitted else base, bool(engine), fitted)
+    return _Sources(log, arms, workload, why, samples, fitted.engine if fitted else base, bool(engine), fitted)
 
 
 def _best(sources: _Sources, seed: int, progress: Progress | None) -> CalibratedCluster:
@@ -102,10 +116,15 @@ def _best(sources: _Sources, seed: int, progress: Progress | None) -> Calibrated
         why.append(reason)
     if found is None:
         found = sources.profile
-    if found is None:
-        why.append("no --profile is named")
+    if found is None and sources.named:
+        why.append("a profile: none is named")
         name = f"the preset {_preset_name(sources.base)}"
         found = _alike(sources.log, name, sources.base, (), {"notes": [], "identified": {}})
+    if found is None:
+        raise DataError(
+            f"dataset {sources.log.dataset!r}: too little to calibrate from ({'; '.join(filter(None, why))}). Ingest a "
+            "log that tells more, or name what to take instead: --profile FILE, or --engine NAME of lodestar engines"
+        )
     notes = [*(f"not from {reason}" for reason in why if reason), *found.fit["notes"]]
     return replace(found, fit={**found.fit, "notes": notes})
 
@@ -114,10 +133,10 @@ def _from_latencies(
     sources: _Sources, seed: int, progress: Progress | None
 ) -> tuple[CalibratedCluster | None, list[str]]:
     log, workload = sources.log, sources.workload
-    known = (log.chosen >= 0) | (len(log.instances) <= 1)
-    usable = int((training_part(log) & known & (log.ttft_ms > 0)).sum())
+    usable = _usable(log)
     if usable < FEWEST_REQUESTS:
-        return None, [f"latencies: {usable} of known instances in the training part, expected {FEWEST_REQUESTS}"]
+        said = f"{usable} requests with a TTFT and a known instance in the first {TRAINING_SHARE:.0%}"
+        return None, [f"latencies: {said}, expected {FEWEST_REQUESTS}"]
     if workload is None:
         return None, [f"latencies: {sources.no_workload}"]
     near = sources.base if sources.profile or sources.named else None
@@ -204,24 +223,48 @@ def _preset_name(engine: EngineModel) -> str:
     return next((name for name in presets() if EngineModel.preset(name) == engine), "named")
 
 
-def _held_out(sources: _Sources, cluster: CalibratedCluster) -> dict[str, Any]:
-    """Replay the logged choices, and return the errors on the requests that did not fit the engines."""
+def _usable(log: RequestLog) -> int:
+    return int((training_part(log) & _comparable(log)).sum())
+
+
+def _comparable(log: RequestLog) -> Bools:
+    """Say which requests have a TTFT and a known instance; a log that names none is taken as that of one."""
+    known: Bools = ((log.chosen >= 0) | (len(log.instances) <= 1)) & (log.ttft_ms > 0)
+    return known
+
+
+def _trust(workspace: Workspace, sources: _Sources, cluster: CalibratedCluster) -> Trust:
+    """Judge the engines as a replay of the dataset does."""
     log, workload = sources.log, sources.workload
-    known = (log.chosen >= 0) | (len(log.instances) <= 1)
-    judged = ~training_part(log) & known & (log.ttft_ms > 0)
-    if workload is None or not judged.any():
-        return {"requests": 0}
+    if workload is None:
+        return unjudged(sources.no_workload)
+    if (usable := _usable(log)) < FEWEST_REQUESTS:
+        return too_few(usable)
+    as_logged = Cluster.of(cluster.engines, workload, names=log.instances)
+    with mapper() as cores:
+        return judged_as_logged(workspace, log, as_logged, sources.arms, propensity_of(log)[0], cores)
+
+
+def _errors_of(sources: _Sources, cluster: CalibratedCluster) -> dict[str, Any]:
+    """Replay the logged choices, and return the errors on the requests that fitted the engines and on the others."""
+    log, workload = sources.log, sources.workload
+    parts = {"fitted_part": training_part(log) & _comparable(log), "held_out": ~training_part(log) & _comparable(log)}
+    if workload is None or not _comparable(log).any():
+        return {part: {"requests": 0} for part in parts}
     quiet = [replace(engine, noise_ratio=0.0) for engine in cluster.engines]
     outcome = Cluster.of(quiet, workload).replay(forced=known_choices(log))
     tpot_ms = np.where(workload.output_tokens > 1, tpot_ms_of(log), np.nan)
     return {
-        "requests": int(judged.sum()),
-        "ttft_ms": _errors(outcome.ttft_ms, log.ttft_ms, judged),
-        "tpot_ms": _errors(outcome.tpot_ms, tpot_ms, judged),
+        part: {
+            "requests": int(judged.sum()),
+            "ttft_ms": _errors(outcome.ttft_ms, log.ttft_ms, judged),
+            "tpot_ms": _errors(outcome.tpot_ms, tpot_ms, judged),
+        }
+        for part, judged in parts.items()
     }
 
 
-def _errors(replayed: Floats, logged: Floats, judged: NDArray[np.bool_]) -> dict[str, Any] | None:
+def _errors(replayed: Floats, logged: Floats, judged: Bools) -> dict[str, Any] | None:
     both = judged & (logged > 0) & np.isfinite(replayed)
     if not both.any():
         return None

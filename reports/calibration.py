@@ -1,8 +1,8 @@
-"""A calibration in the terminal: coefficients with their intervals, instances with their speeds, errors, notes."""
+"""A calibration in the terminal: the verdict and what to do, coefficients with their intervals, errors, notes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import MISSING, decimals, number, percent
-from lodestar.reports.tables import grid_table
+from lodestar.reports.tables import VERDICT_STYLES, grid_table
 
 __all__ = ["calibration_tables"]
 
@@ -29,6 +29,11 @@ _SHOWN: Final = {
     "max_sequences": ("requests", 1),
     "max_batched_tokens": ("tokens", 1),
 }
+_MEANINGS: Final = {
+    "trusted": "the logged choices, replayed on these engines, give back what was measured",
+    "untrusted": "these engines do not give back what was measured: do not act on replays of them",
+    "not judged": "too little was measured to say whether these engines give it back",
+}
 _SIGNED: Final = ("mean_error", "p50_error", "p99_error")
 
 
@@ -36,14 +41,46 @@ def calibration_tables(found: Mapping[str, Any]) -> RenderableType:
     """Draw what `calibrate_dataset` found."""
     parts: list[RenderableType] = [
         Text().append("Calibration of ").append(found["dataset"], style="bold").append(f" · from {found['source']}\n"),
+        _verdict(
+            found, [*(f"  · {reason}" for reason in found["trust"]["reasons"]), f"identified: {_identified(found)}"]
+        ),
         grid_table(_engine_grid(found)),
     ]
     if found["speeds"]:
         parts.append(grid_table(_speeds_grid(found)))
-    if found["held_out"]["requests"]:
+    if found["fitted_part"]["requests"] or found["held_out"]["requests"]:
         parts.append(grid_table(_errors_grid(found)))
     parts.append(_notes(found))
+    if found["trust"]["verdict"] != "trusted":
+        parts.append(_verdict(found))  # the last lines are what a terminal shows
     return Group(*parts)
+
+
+def _verdict(found: Mapping[str, Any], between: Sequence[str] = ()) -> Text:
+    """Return the verdict in the loud words of a replay, these lines, and what to do."""
+    verdict = found["trust"]["verdict"]
+    style = VERDICT_STYLES.get(verdict, "bold black on yellow")
+    text = Text().append(f" {verdict.upper()} ", style=style).append(f" {_MEANINGS[verdict]}\n")
+    for line in between:
+        text.append(f"{line}\n")
+    return text.append(f"next: {found['next']}\n")
+
+
+def _identified(found: Mapping[str, Any]) -> str:
+    """Say how many settings the log tells, and which it leaves open.
+
+    >>> _identified({"identified": {"prompt_token_ms": True, "max_sequences": False}})
+    '1 of 2 settings; not max sequences'
+    >>> _identified({"identified": {}})
+    'nothing, as nothing was fitted'
+    """
+    told = found["identified"]
+    if not told:
+        return "nothing, as nothing was fitted"
+    left_open = [_label(name) for name, known in told.items() if not known]
+    return f"{len(told) - len(left_open)} of {len(told)} settings" + (
+        f"; not {', '.join(left_open)}" if left_open else ""
+    )
 
 
 def _engine_grid(found: Mapping[str, Any]) -> Grid:
@@ -80,24 +117,31 @@ def _speeds_grid(found: Mapping[str, Any]) -> Grid:
 
 
 def _errors_grid(found: Mapping[str, Any]) -> Grid:
-    rows = {name: found["held_out"][name] for name in ("ttft_ms", "tpot_ms") if found["held_out"].get(name)}
+    parts = {"fitted_part": "first part", "held_out": "held out"}
+    labels = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
+    rows = {
+        f"{label}, {words}": found[part][name]
+        for name, label in labels.items()
+        for part, words in parts.items()
+        if found[part].get(name)
+    }
     titles = {
         "mean_error": "mean",
         "p50_error": "P50",
         "p99_error": "P99",
         "median_absolute_error": "request",
     }
-    labels = {"ttft_ms": "TTFT", "tpot_ms": "TPOT"}
     return Grid(
-        "Errors on requests that did not fit it, their logged choices replayed",
+        "Errors of these engines, the logged choices replayed",
         [
-            Column("latency", "", [Cell(labels[name]) for name in rows], left=True),
+            Column("latency", "", [Cell(name) for name in rows], left=True),
             Column("requests", "", [Cell(number(row["requests"])) for row in rows.values()]),
             *(
                 Column(title, "%", [Cell(percent(row[key], signed=key.endswith(_SIGNED))) for row in rows.values()])
                 for key, title in titles.items()
             ),
         ],
+        ["the first part is what a fit to latencies is made of; the rest is held out of every fit"],
     )
 
 
@@ -106,7 +150,7 @@ def _notes(found: Mapping[str, Any]) -> Text:
     loss = found.get("loss")
     if loss is not None:
         text.append(f"training loss {loss:.3f} after {number(found['evaluations'])} replays\n", style="dim")
-    for note in found["notes"]:
+    for note in [*found["notes"], *found["trust"]["notes"]]:
         text.append(f"  · {note}\n")
     for file in found["files"]:
         text.append(f"written to {file}\n", style="dim")

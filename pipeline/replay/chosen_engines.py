@@ -15,7 +15,7 @@ from lodestar.pipeline.replay.calibration.calibrate import calibrate, can_calibr
 from lodestar.pipeline.replay.calibration.files import calibrated_path, load_cluster
 from lodestar.pipeline.replay.settings import Settings
 
-__all__ = ["Engines", "engines_of"]
+__all__ = ["DEFAULT_ENGINE", "Engines", "engines_of"]
 
 DEFAULT_INSTANCES: Final = 8
 DEFAULT_ENGINE: Final = "h100-llama-3.1-8b"
@@ -94,4 +94,6 @@ def _taken_from(workspace: Workspace, name: str) -> Engines:
             f"Run lodestar calibrate {name}"
         )
     cluster = load_cluster(path if path.exists() else Path(name))
-    return Engines(cluster.engines, cluster.draws, f"{cluster.source}, calibrated before", cluster.fit)
+    verdict = cluster.fit.get("verdict")
+    source = f"{cluster.source}, calibrated before" + (f" and {verdict} there" if verdict else "")
+    return Engines(cluster.engines, cluster.draws, source, cluster.fit)

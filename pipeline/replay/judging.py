@@ -22,7 +22,7 @@ from lodestar.pipeline.replay.policies.random_choice import RandomChoice
 from lodestar.pipeline.replay.routing.contract import Policy
 from lodestar.pipeline.replay.trust import Trust, judge, unjudged
 
-__all__ = ["cluster_as_logged", "judged", "logging_policy"]
+__all__ = ["cluster_as_logged", "judged", "judged_as_logged", "logging_policy", "too_few"]
 
 _CHANGED: Final = (
     "the gates judge the cluster as it was logged, and nothing judges instances, engines or events that differ from it"
@@ -45,12 +45,33 @@ def judged(
     policies: Mapping[str, AnyPolicy],
     cores: Mapper,
 ) -> Trust:
-    """Judge the engines as they were when the log was made."""
+    """Judge the engines as they were when the log was made, whatever is replayed."""
     if not can_calibrate(log):
-        return unjudged(
-            f"{usable_requests(log)} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
-            f"expected at least {FEWEST_REQUESTS} to compare the replay with"
-        )
+        return too_few(usable_requests(log))
+    trust = judged_as_logged(workspace, log, as_logged, arms, propensity, cores, policies)
+    if changed and trust.verdict == "trusted":
+        return replace(trust, verdict="not judged", reasons=[_CHANGED])
+    return replace(trust, notes=[*trust.notes, _CHANGED]) if changed else trust
+
+
+def too_few(usable: int) -> Trust:
+    """Return the verdict where too few requests could be compared: what they show could be luck."""
+    return unjudged(
+        f"{usable} requests have a decision and a TTFT among the first {TRAINING_SHARE:.0%}; "
+        f"expected at least {FEWEST_REQUESTS} to compare the replay with"
+    )
+
+
+def judged_as_logged(
+    workspace: Workspace,
+    log: RequestLog,
+    as_logged: Cluster,
+    arms: Sequence[RequestLog],
+    propensity: Floats,
+    cores: Mapper,
+    policies: Mapping[str, AnyPolicy] | None = None,
+) -> Trust:
+    """Judge engines on as many instances as the log has, by all that the workspace holds of the same traffic."""
     with open_store(workspace) as con:
         measured = measured_arms_of(con, log)
     made_by = logging_policy(log, propensity)
@@ -58,10 +79,6 @@ def judged(
     if log.policy and (named := named_policy(log.policy, len(log.instances))) is not None and named != made_by:
         doubt = f"the log names {log.policy}, which cannot have given its propensities: it is not taken for the policy"
         trust = replace(trust, notes=[*trust.notes, doubt])
-    if changed and trust.verdict == "trusted":
-        trust = replace(trust, verdict="not judged", reasons=[_CHANGED])
-    elif changed:
-        trust = replace(trust, notes=[*trust.notes, _CHANGED])
     if trust.verdict == "untrusted" and "arrivals" in as_logged.workload.inferred and not log.found:
         hint = "arrival times are inferred, which alone can fail a gate: ingest a log that has them, if there is one"
         return replace(trust, reasons=[*trust.reasons, hint])

@@ -81,10 +81,13 @@ def judge(
         mapper: what runs the replays.
         policies: that are to be replayed, by name.
     """
-    held_out = ~training_part(log)
+    # A request whose choice is not logged is replayed where it may not have been.
+    held_out = ~training_part(log) & ((log.chosen >= 0) | (len(log.instances) <= 1))
     measured = held_out & (log.ttft_ms > 0)
     if measured.sum() < FEWEST_HELD_OUT:
-        return unjudged(f"{measured.sum()} held-out requests have a TTFT; expected at least {FEWEST_HELD_OUT}")
+        return unjudged(
+            f"{measured.sum()} held-out requests have a known instance and a TTFT; expected at least {FEWEST_HELD_OUT}"
+        )
     tpot_ms = tpot_ms_of(log)
     streamed = held_out & (tpot_ms > 0) & (cluster.workload.output_tokens > 1)
     compared, reasons = _forced(log, cluster, measured, streamed, mapper), []

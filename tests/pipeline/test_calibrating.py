@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lodestar.data.errors import DataError
 from lodestar.data.formats.native import write_decision_log
 from lodestar.data.ingest import ingest
 from lodestar.data.store import load_log, open_store
@@ -16,13 +17,27 @@ from lodestar.data.workloads.write import write_workload
 from lodestar.data.workspace import Workspace
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.calibrating import calibrate_dataset
+from lodestar.pipeline.calibration_advice import next_step
 from lodestar.pipeline.replay.calibration.files import calibrated_path, load_cluster
 from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.gates import Gate
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.record import recorded_log
+from lodestar.pipeline.replay.replay import replay
+from lodestar.pipeline.replay.settings import Settings
+from lodestar.pipeline.replay.trust import Trust
 
 TRUTH = EngineModel.preset("a100-llama-3.1-8b")
 WORKLOAD = sharing_workload(240, rate_per_s=4.0, sharing_ratio=0.3, seed=5)
+
+
+def changed(lines: list[str]) -> list[str]:
+    """The same log, with a path to the engines that takes 3 s more in the last 30 % of it."""
+    records = [json.loads(line) for line in lines]
+    for record in records[int(0.7 * len(records)) :]:
+        record["outcome"]["ttft_ms"] += 3000.0
+        record["outcome"]["e2e_ms"] += 3000.0
+    return [json.dumps(record) + "\n" for record in records]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +51,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     )
     write_decision_log(folder / "log.jsonl", recorded_log("mine", cluster, policy, cluster.replay(policy, record=True)))
     write_workload(folder / "bare.jsonl", WORKLOAD)
-    for name, file in (("mine", "log.jsonl"), ("bare", "bare.jsonl")):
-        ingest(workspace, [folder / file], name)
+    lines = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+    (folder / "few.jsonl").write_text("".join(lines[:60]))
+    (folder / "changed.jsonl").write_text("".join(changed(lines)))
+    for name in ("log", "bare", "few", "changed"):
+        ingest(workspace, [folder / f"{name}.jsonl"], "mine" if name == "log" else name)
     return workspace
 
 
@@ -49,14 +67,100 @@ def test_latencies_come_first_and_the_cluster_is_kept_for_the_replay(logged: Wor
     kept = load_cluster(tmp_path / "cluster.json")
     assert kept.instances == ["instance-00", "instance-01"]
     assert len(kept.draws) >= 20
+    assert kept.fit["verdict"] == found["trust"]["verdict"] == "trusted"
+    assert found["next"].startswith("lodestar replay mine --engine-from mine --policy")
     json.dumps(found, allow_nan=False)
+
+
+def test_the_verdict_is_that_of_a_replay_of_the_same_log(logged: Workspace) -> None:
+    found = calibrate_dataset(logged, "changed")["trust"]
+    theirs = replay(logged, "changed", Settings(policies=["random"], seeds=1)).document["trust"]
+    assert found["verdict"] == theirs["verdict"] == "untrusted"
+    assert [gate["name"] for gate in found["gates"]] == [gate["name"] for gate in theirs["gates"]]
+    for ours, gate in zip(found["gates"], theirs["gates"], strict=True):
+        assert ours["value"] == pytest.approx(gate["value"]), gate["name"]
+
+
+def test_a_log_that_changed_after_what_fitted_the_engines_is_untrusted_and_said_to_have_changed(
+    logged: Workspace,
+) -> None:
+    found = calibrate_dataset(logged, "changed")
+    assert abs(found["fitted_part"]["ttft_ms"]["mean_error"]) < 0.1
+    assert found["held_out"]["ttft_ms"]["mean_error"] < -0.5
+    assert found["trust"]["verdict"] == "untrusted"
+    assert "Find out what changed" in found["next"]
+
+
+def test_who_takes_engines_that_were_calibrated_before_is_told_how_they_were_judged(logged: Workspace) -> None:
+    calibrate_dataset(logged, "changed")
+    done = replay(logged, "bare", Settings(policies=["random"], seeds=1, engine_from="changed"))
+    assert done.document["engine"]["source"] == "latencies of changed, calibrated before and untrusted there"
+
+
+def test_too_few_requests_for_a_fit_are_an_error_that_says_what_to_do(logged: Workspace) -> None:
+    few = (
+        "too little to calibrate from .latencies: 42 requests with a TTFT and a known instance in the first 70%, "
+        "expected 50; .*--profile"
+    )
+    with pytest.raises(DataError, match=few):
+        calibrate_dataset(logged, "few")
+    with pytest.raises(DataError, match="'bare': too little to calibrate from"):
+        calibrate_dataset(logged, "bare")
+    assert not calibrated_path(logged, "few").exists()
+
+
+def test_a_preset_taken_by_name_is_not_judged_by_a_few_requests(logged: Workspace) -> None:
+    found = calibrate_dataset(logged, "few", engine="h100-llama-3.1-8b")
+    assert found["trust"]["verdict"] == "not judged"
+    assert found["trust"]["reasons"][0].startswith("42 requests have a decision and a TTFT")
+    assert found["held_out"]["ttft_ms"]["mean_error"] < -0.5
+    assert found["next"].startswith("log more")
+
+
+def test_engines_that_are_wrong_even_where_they_were_fitted_want_more_to_be_told() -> None:
+    gate = Gate("forced_ttft_mean_error", 0.4, 0.1, False)
+    errors = {"fitted_part": {"ttft_ms": {"mean_error": -0.3}}, "held_out": {"ttft_ms": {"mean_error": 0.4}}}
+    said = next_step("mine", Trust("untrusted", ["off"], [gate]), errors)
+    assert "off by −30.0 % on the first 70%, which fitted the engines, and by +40.0 % on the rest" in said
+    assert "--profile FILE" in said
+
+
+def test_errors_that_hardly_differ_from_those_of_the_fit_are_not_those_of_a_log_that_changed() -> None:
+    gate = Gate("forced_ttft_mean_error", 0.11, 0.1, False)
+    errors = {"fitted_part": {"ttft_ms": {"mean_error": 0.05}}, "held_out": {"ttft_ms": {"mean_error": 0.11}}}
+    assert "changed" not in next_step("mine", Trust("untrusted", ["off"], [gate]), errors)
+    errors["fitted_part"]["ttft_ms"]["mean_error"] = -0.05
+    assert "Find out what changed" in next_step("mine", Trust("untrusted", ["off"], [gate]), errors)
+    errors["fitted_part"]["tpot_ms"] = {"mean_error": 0.3}
+    assert "changed" not in next_step("mine", Trust("untrusted", ["off"], [gate]), errors)
+
+
+def test_nothing_is_said_of_a_mean_that_passed_where_another_gate_failed() -> None:
+    gates = [Gate("forced_ttft_mean_error", 0.08, 0.1, True), Gate("forced_ttft_ks", 0.4, 0.1, False)]
+    errors = {"fitted_part": {"ttft_ms": {"mean_error": 0.0}}, "held_out": {"ttft_ms": {"mean_error": 0.08}}}
+    said = next_step("mine", Trust("untrusted", ["off"], gates), errors)
+    assert said.startswith("lodestar inspect mine says")
+    assert "--profile FILE" in said
+    assert "--profile" not in next_step("mine", Trust("untrusted", ["off"], gates), errors, profiled=True)
+
+
+def test_the_replay_that_is_named_next_runs_on_the_engines_that_were_judged(logged: Workspace) -> None:
+    found = calibrate_dataset(logged, "mine", engine="h100-llama-3.1-8b")
+    assert "--engine-from mine" in found["next"]
+    done = replay(logged, "mine", Settings(policies=["random"], seeds=1, engine_from="mine")).document
+    assert done["engine"]["source"].endswith("calibrated before and trusted there")
+    forced = [
+        {gate["name"]: gate["value"] for gate in trust["gates"] if gate["name"].startswith("forced")}
+        for trust in (found["trust"], done["trust"])
+    ]
+    assert forced[0] == pytest.approx(forced[1])
 
 
 def test_without_latencies_a_preset_is_taken_and_every_better_source_is_said_to_lack(logged: Workspace) -> None:
     found = calibrate_dataset(logged, "bare", engine="a100-llama-3.1-8b")
     assert found["source"] == "the preset a100-llama-3.1-8b"
     assert found["engine"] == TRUTH.to_dict()
-    for source in ("latencies", "statistics", "--profile"):
+    for source in ("latencies", "statistics", "a profile"):
         assert any(source in note for note in found["notes"]), source
 
 

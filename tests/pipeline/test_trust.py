@@ -56,6 +56,16 @@ def test_the_true_engine_seldom_fails_by_luck() -> None:
     assert verdicts.count("untrusted") <= 3  # one is expected; four or more would come in 2 of 100
 
 
+def test_a_request_whose_choice_is_not_logged_judges_nothing() -> None:
+    log = recorded()
+    unknown = np.arange(len(log)) % 20 == 0
+    odd = replace(
+        log, chosen=np.where(unknown, -1, log.chosen), ttft_ms=np.where(unknown, 50 * log.ttft_ms, log.ttft_ms)
+    )
+    compared = gate_of(judged(TRUTH, odd), "forced_ttft_mean_error")
+    assert compared.passed, compared
+
+
 @pytest.mark.parametrize("wrong", [TRUTH.slowed(1.2), TRUTH.slowed(0.75), replace(TRUTH, prefix_caching=False)])
 def test_a_wrong_engine_is_not_trusted(wrong: EngineModel) -> None:
     trust = judged(wrong)
@@ -139,6 +149,20 @@ def test_prefix_groups_are_inferred_without_the_arm_that_judges() -> None:
     cluster = Cluster.of([TRUTH] * 4, workload_of(log, arms=[arm]))
     told = [judge(log, cluster, None, [each], [each]).gates for each in (arm, scrambled)]
     assert told[0] == told[1]
+
+
+def test_an_arm_whose_choices_followed_groups_that_are_not_known_says_so_beside_its_gate() -> None:
+    log, arm = (replace(recorded(name), block_tokens=None) for name in ("random", "aibrix-prefix-cache"))
+    trust = judge(log, Cluster.of([TRUTH] * 4, workload_of(log)), None, [arm])
+    gate = gate_of(trust, "arm_aibrix-prefix-cache_mean_error")
+    assert gate.value is not None
+    assert gate.value > 0.1
+    (note,) = trust.notes
+    assert note.startswith("arm_aibrix-prefix-cache_mean_error would be ")
+    assert note.endswith("the other logs leave those groups open, so that only the first is the engines' or luck")
+    assert abs(float(note.split(" would be ")[1].split(",")[0].replace("−", "-"))) < 0.05
+    known = Cluster.of([TRUTH] * 4, workload_of(recorded()))
+    assert judge(recorded(), known, None, [recorded("aibrix-prefix-cache")]).notes == []
 
 
 def test_requests_that_the_replay_leaves_without_an_answer_are_counted() -> None:
