@@ -67,17 +67,18 @@ def predictions(documents: dict[str, list[dict[str, Any]]]) -> str:
             if replayed not in ("its own choices", {"prefix": "aibrix-prefix-cache"}.get(ran)):
                 continue
             told, true = row["predicted_ttft_ms"], row["ttft_ms"]
-            snipw = row["one_step_snipw_error"]
+            snipw, known = row["one_step_snipw_error"], row.get("error_mean_hits_known")
             rows.append(
                 (sharing, ran, replayed,
                  f"{told['mean']:,.0f}", f"{true['mean']:,.0f}", f"{row['error_mean']:+.1%}",
                  f"{row['error_p50']:+.1%}", f"{row['error_p90']:+.1%}",
                  f"{told['p99']:,.0f}", f"{true['p99']:,.0f}", f"{row['error_p99']:+.1%}",
                  f"{row['predicted_router_hit_ratio']:.1%}", f"{row['router_hit_ratio']:.1%}",
-                 "" if snipw is None else f"{snipw:+.1%}")
+                 "" if known is None else f"{known:+.1%}", "" if snipw is None else f"{snipw:+.1%}")
             )  # fmt: skip
     head = ("fitted to", "arm", "replayed", "mean ms", "measured", "error", "P50 error", "P90 error", "P99 ms",
-            "measured", "error", "router hits", "measured", "one-step SNIPW, mean error")  # fmt: skip
+            "measured", "error", "router hits", "measured", "mean error, its hits known",
+            "one-step SNIPW, mean error")  # fmt: skip
     return table(head, rows)
 
 
@@ -97,7 +98,7 @@ def gates(documents: dict[str, dict[str, Any]]) -> str:
 
 
 def engines(workspace: Workspace, traces: Path) -> str:
-    """Calibrate to logs of other engines, and return the errors on what did not fit them."""
+    """Calibrate to logs of other engines, and return the errors on what did not fit them, and the verdict on them."""
     rows = []
     for name in ENGINES:
         dataset = name.replace("/", "-").removesuffix(".*")
@@ -110,9 +111,11 @@ def engines(workspace: Workspace, traces: Path) -> str:
             for error in ("mean_error", "p50_error", "p99_error")
         ]
         told = [coefficient for coefficient, known in found["identified"].items() if known]
-        rows.append((dataset, found["source"], f"{held_out['requests']}", *errors, ", ".join(told)))
+        rows.append(
+            (dataset, found["source"], f"{held_out['requests']}", *errors, ", ".join(told), found["trust"]["verdict"])
+        )
     return table(("log", "fitted to", "held-out requests", "TTFT mean", "P50", "P99", "TPOT mean", "P50", "P99",
-                  "identified"), rows)  # fmt: skip
+                  "identified", "verdict"), rows)  # fmt: skip
 
 
 def policy_rows(documents: dict[str, dict[str, Any]]) -> str:
@@ -170,7 +173,8 @@ def main(traces: Path) -> None:
     print(accuracy(reports))
     print("## Replayed from `random`, beside what the other arms measured: TTFT\n")
     print(predictions(measured))
-    print("*Its own choices* sends each request where that arm's log sent it, whatever policy that was.\n")
+    print("*Its own choices* sends each request where that arm's log sent it, whatever policy that was. *Its hits "
+          "known*: the same, with the prefix groups that the arm's own hits tell as well.\n")  # fmt: skip
     print("Prefix groups above are inferred from the hit ratios of `random` and of the arm that is not measured. From "
           "`random` alone, in a workspace without that arm:\n")  # fmt: skip
     print(predictions(alone))
@@ -180,7 +184,7 @@ def main(traces: Path) -> None:
     print(predictions(timed))
     print("## Forced replay of the logged choices, on the last 30 % of each log\n")
     print(gates({**{name: each for name, each in replays.items() if name != "mooncake"}, **judged}))
-    print("## Other engines: `lodestar calibrate`, and the errors on the last 30 % of each log\n")
+    print("## Other engines: `lodestar calibrate`, the errors on the last 30 % of each log, and the verdict\n")
     print(others)
     print("## Policies, closed loop\n")
     print(policy_rows(replays))

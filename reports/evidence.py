@@ -8,6 +8,7 @@ from typing import Final
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.numbers import MISSING, decimals, interval, number, percent
 from lodestar.reports.result import QUANTILES, Gate, Measured, QuantileName, Result
+from lodestar.reports.said import sentence
 
 __all__ = ["gates_grid", "measured_grid"]
 
@@ -23,8 +24,8 @@ def gates_grid(result: Result) -> Grid:
         Column("limit", "", [Cell(_limit(gate)) for gate in gates]),
         Column("", "", [_passed(gate["passed"]) for gate in gates], left=True),
     ]
-    notes = [sentence[0].upper() + sentence[1:] + "." for sentence in trust.get("notes", [])]
-    return Grid(f"Trust gates: {trust['verdict']}", columns, [*_GATE_NOTES, *notes])
+    notes = [*_GATE_NOTES, *map(sentence, trust.get("notes", []))]
+    return Grid(f"Trust gates: {trust['verdict']}", columns, notes)
 
 
 _GATE_NOTES: Final = (
@@ -52,11 +53,12 @@ def measured_grid(result: Result) -> Grid:
         "First line: replayed. Second line: measured. Third line: replayed / measured − 1, in %. Only the policy that "
         "ran there should agree."
     ]
-    for column, note in (_one_runs(rows), _hits(rows), _snipw(rows)):
+    for column, note in (_one_runs(rows), _hits(rows), _hits_known(rows), _snipw(rows)):
         if any(cell.text != MISSING for cell in column.cells):
             columns.append(column)
             notes.append(note)
     order, warnings = _order(result)
+    warnings = [*warnings, *(_groups_matter(row) for row in rows if row.get("groups_matter"))]
     return Grid(f"Replayed against measured, {result['trust']['verdict']}", columns, [*notes, *order], warnings)
 
 
@@ -71,6 +73,26 @@ def _hits(rows: list[Measured]) -> tuple[Column, str]:
     found = [(row.get("predicted_router_hit_ratio"), row.get("router_hit_ratio")) for row in rows]
     column = Column("router hits", "%", [Cell(percent(replayed), percent(measured)) for replayed, measured in found])
     return column, "Router hits: what the router believed of the instance it chose; below, what the router there did."
+
+
+def _hits_known(rows: list[Measured]) -> tuple[Column, str]:
+    places = decimals([row["ttft_ms"]["mean"] for row in rows])
+    found = [(row.get("predicted_mean_hits_known_ms"), row.get("error_mean_hits_known")) for row in rows]
+    cells = [Cell(number(value, places), percent(error, signed=True) if value else "") for value, error in found]
+    note = (
+        "Its hits known: the mean where the arm's own hits tell the prefix groups as well; below, its error in %, of "
+        "which no part is the groups'."
+    )
+    return Column("its hits known", "ms", cells), note
+
+
+def _groups_matter(row: Measured) -> str:
+    without, known = (percent(error, signed=True) for error in (row["error_mean"], row["error_mean_hits_known"]))
+    return (
+        f"The {row['policy']} are off by {without} %, and by {known} % with the prefix groups that the hits of "
+        f"{row['measured_dataset']} tell as well: one log leaves those groups open, so that only the second is the "
+        "engines' or luck."
+    )
 
 
 def _snipw(rows: list[Measured]) -> tuple[Column, str]:

@@ -20,6 +20,7 @@ def evidence_metrics(result: Result) -> dict[str, float]:
     for row in result.get("measured") or []:
         at = f"measured/{row['measured_dataset']}/{row['policy']}"
         named |= {f"{at}/error_mean": row["error_mean"], f"{at}/error_p99": row["error_p99"]}
+        named[f"{at}/error_mean_hits_known"] = row.get("error_mean_hits_known")
         named[f"{at}/one_step_snipw_error"] = row.get("one_step_snipw_error")
     if order := result.get("measured_order"):
         named["measured/order_right"] = float(order["right"])

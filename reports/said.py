@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["said_of", "said_once", "sentence"]
+__all__ = ["said_of", "said_once", "second_line", "sentence"]
 
 
 def said_once(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -30,9 +30,20 @@ def said_of(things: Sequence[str], whole: Sequence[str], every: str = "") -> str
 
 
 def sentence(said: str) -> str:
-    """Begin with a capital and end with a full stop.
+    """Begin with a capital and end with a full stop; the name of a file, a gate or a setting stays as it is written.
 
-    >>> sentence("the slope"), sentence("Done.")
-    ('The slope.', 'Done.')
+    >>> sentence("the slope"), sentence("Done."), sentence("my_router.py:Mine: no estimate")
+    ('The slope.', 'Done.', 'my_router.py:Mine: no estimate.')
     """
-    return f"{said[:1].upper()}{said[1:].rstrip('.')}."
+    first = said.partition(" ")[0].rstrip(".,:;")
+    begun = said if any(mark in first for mark in "_./=:") else f"{said[:1].upper()}{said[1:]}"
+    return f"{begun.rstrip('.')}."
+
+
+def second_line(intervals: str) -> str:
+    """Say what stands below each value, from what a summary says of its intervals; or that there are none, and why.
+
+    >>> second_line("95 % from 1000 draws"), second_line("no intervals: one seed tells nothing")
+    ('Second line: 95 % from 1000 draws.', 'No intervals: one seed tells nothing.')
+    """
+    return sentence(intervals) if intervals.startswith("no intervals") else f"Second line: {intervals}."

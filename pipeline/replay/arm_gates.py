@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.arms import same_choices
-from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.fidelity import mean_error, quantile_error
-from lodestar.pipeline.replay.gates import RUNS, Comparison
-from lodestar.pipeline.replay.measured_arm import measured_arm
+from lodestar.pipeline.replay.gates import LIMITS, RUNS, Comparison
+from lodestar.pipeline.replay.measured_arm import MeasuredArm, measured_arm, regrouped, with_its_hits
 from lodestar.pipeline.replay.parallel import Mapper
-from lodestar.pipeline.replay.prefixes import prefix_tree
 from lodestar.pipeline.replay.window import window_of
+from lodestar.reports.numbers import number
 
 __all__ = ["arm_comparisons"]
 
@@ -48,17 +47,37 @@ def arm_comparisons(
             continue
         if not arm.by_name:
             notes.append(f"{arm.dataset} names its instances differently: taken as the same ones, in their order")
-        without = _without(other, log, cluster, grouped_by)
+        others = [each for each in grouped_by if not same_choices(each, other)]
+        without = cluster if len(others) == len(grouped_by) else regrouped(cluster, log, others)
         counted = np.arange(len(log)) >= window_of(without.workload).first
         rows = np.flatnonzero(counted & ~np.isnan(arm.ttft_ms))
-        quiet = without.with_engines([replace(engine, noise_ratio=0.0) for engine in without.engines])
-        replayed = quiet.replay(forced=arm.choices).ttft_ms[rows]
+        replayed = _quietly(arm.choices, rows, without)
         found += _compared(arm.dataset, replayed, _replayed(arm.choices, rows, without, mapper), arm.ttft_ms[rows])
+        if (known := with_its_hits(without, log, other, others)) is not None:
+            notes += _of_groups(arm, mean_error(replayed, arm.ttft_ms[rows]), _quietly(arm.choices, rows, known), rows)
         if unanswered := int(np.isnan(replayed).sum()):
             notes.append(f"{unanswered} requests that {arm.dataset} measured have no TTFT in its replay")
     if left := [other.dataset for other in arms[MOST_ARMS:]]:
         notes.append(f"not replayed, to save time: {', '.join(left)}")
     return found, notes
+
+
+def _quietly(choices: Ints, rows: Ints, cluster: Cluster) -> Floats:
+    """Return TTFT of these rows in a replay of the choices on engines without noise."""
+    quiet = cluster.with_engines([replace(engine, noise_ratio=0.0) for engine in cluster.engines])
+    return quiet.replay(forced=choices).ttft_ms[rows]
+
+
+def _of_groups(arm: MeasuredArm, error: float, replayed: Floats, rows: Ints) -> list[str]:
+    """Say so where the prefix groups that the arm's hits tell make another error than those without it, and which."""
+    known = mean_error(replayed, arm.ttft_ms[rows])
+    if not abs(known - error) > LIMITS["arm_mean_error"][0]:
+        return []
+    return [
+        f"arm_{arm.dataset}_mean_error would be {number(known, 3)}, not {number(error, 3)}, with the prefix groups "
+        f"that the hits of {arm.dataset} tell as well: the other logs leave those groups open, so that only the first "
+        "is the engines' or luck"
+    ]
 
 
 def _replayed(choices: Ints, rows: Ints, cluster: Cluster, mapper: Mapper) -> Floats:
@@ -81,12 +100,3 @@ def _compared(dataset: str, replayed: Floats, runs: Floats, measured_ms: Floats)
         )
         for name, of in statistics.items()
     ]
-
-
-def _without(other: RequestLog, log: RequestLog, cluster: Cluster, grouped_by: Sequence[RequestLog]) -> Cluster:
-    """Return the cluster before the traffic as it is reconstructed without this arm, under whatever name."""
-    left = [arm for arm in grouped_by if not same_choices(arm, other)]
-    if len(left) == len(grouped_by):
-        return cluster
-    workload = workload_of(log, arms=left)
-    return replace(cluster, workload=workload, tree=prefix_tree(workload))

@@ -15,7 +15,8 @@ from lodestar.data.log import RequestLog
 from lodestar.pipeline.replay.arm_order import arm_order
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
-from lodestar.pipeline.replay.measured_arm import MeasuredArm, measured_arm
+from lodestar.pipeline.replay.gates import LIMITS
+from lodestar.pipeline.replay.measured_arm import MeasuredArm, measured_arm, with_its_hits
 from lodestar.pipeline.replay.parallel import SERIAL, Mapper
 from lodestar.pipeline.replay.window import WARMUP_RATIO, window_of
 
@@ -44,12 +45,15 @@ def compare_measured(
     one_step: Sequence[Mapping[str, Any]] = (),
     warmup_ratio: float = WARMUP_RATIO,
     mapper: Mapper = SERIAL,
+    grouped_by: Sequence[RequestLog] = (),
 ) -> dict[str, Any]:
     """Compare every replayed policy, and each other arm's own choices replayed, with what that arm measured.
 
     Both sides are the requests, joined by id and prompt tokens, whose TTFT the other arm measured, without the warm-up.
     Only the policy that ran in the other arm should agree; the log does not name it, so all are shown. Errors are
-    predicted / measured - 1.
+    predicted / measured - 1. Where prefix groups are inferred, an arm's own choices are replayed once more with the
+    groups that its hits tell too (`with_its_hits`): 'error_mean_hits_known' is the error that remains, and
+    'groups_matter' says whether it differs from 'error_mean' by more than is tolerated of an arm's mean.
 
     Args:
         log: what the cluster was fitted to.
@@ -60,6 +64,7 @@ def compare_measured(
         one_step: rows of `one_step`, of which the SNIPW estimate of each policy is set beside its prediction.
         warmup_ratio: share of the requests, from the first on, that is left out.
         mapper: what runs the replays.
+        grouped_by: logs whose hits told the prefix groups of the cluster's workload, beside `log`.
 
     Returns:
         'measured', one row an arm and policy, and 'measured_order', what is said of the order of arms.
@@ -68,8 +73,8 @@ def compare_measured(
     counted[window_of(cluster.workload, warmup_ratio).rows] = True
     snipw = {row["policy"]: row["value_ms"] for row in one_step if row["estimator"] == "snipw"}
 
-    def replayed(choices: Ints) -> list[Outcome]:
-        return list(mapper.map(lambda seed: cluster.replay(forced=choices, seed=seed), seeds))
+    def replayed(choices: Ints, there: Cluster = cluster) -> list[Outcome]:
+        return list(mapper.map(lambda seed: there.replay(forced=choices, seed=seed), seeds))
 
     rows: list[dict[str, Any]] = []
     means = {log.dataset: (log.ttft_ms, replayed(known_choices(log)))} if len(others) and _is_own(log, cluster) else {}
@@ -81,6 +86,8 @@ def compare_measured(
             own = runs[f"choices of {arm.dataset}"] = replayed(arm.choices)
             means[arm.dataset] = (arm.ttft_ms, own)
         rows += [_row(name, arm, found, known, log.prompt_tokens, snipw.get(name)) for name, found in runs.items()]
+        if arm.choices is not None and (told := with_its_hits(cluster, log, other, grouped_by)) is not None:
+            rows[-1] |= _hits_known(rows[-1], replayed(arm.choices, told), known)
     order = arm_order({name: (truth, [run.ttft_ms for run in runs]) for name, (truth, runs) in means.items()}, counted)
     return {"measured": rows, "measured_order": order}
 
@@ -125,6 +132,19 @@ def _row(
         "unanswered_ratio": 1 - len(pooled) / (len(runs) * known.sum()),
         "one_step_snipw_ms": snipw_ms,
         "one_step_snipw_error": _error(snipw_ms, measured["mean"]),
+    }
+
+
+def _hits_known(row: Mapping[str, Any], runs: Sequence[Outcome], known: Rows) -> dict[str, Any]:
+    """Return what the same choices give with the groups that the arm's hits tell, and whether that is another error."""
+    ttft_ms = np.concatenate([run.ttft_ms[known] for run in runs])
+    predicted = float(np.nanmean(ttft_ms)) if np.isfinite(ttft_ms).any() else None
+    error, without = _error(predicted, row["ttft_ms"]["mean"]), row["error_mean"]
+    comparable = error is not None and without is not None
+    return {
+        "predicted_mean_hits_known_ms": predicted,
+        "error_mean_hits_known": error,
+        "groups_matter": bool(comparable and abs(error - without) > LIMITS["arm_mean_error"][0]),
     }
 
 

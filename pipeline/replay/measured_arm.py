@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +12,12 @@ from numpy.typing import NDArray
 from lodestar.data import schema as s
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.arms import paired_rows
+from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.pipeline.replay.calibration.forced import known_choices
+from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.replay.prefixes import prefix_tree
 
-__all__ = ["MeasuredArm", "measured_arm"]
+__all__ = ["MeasuredArm", "measured_arm", "regrouped", "with_its_hits"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,3 +62,24 @@ def measured_arm(log: RequestLog, other: RequestLog, instances: int) -> Measured
     choices = known_choices(log).copy()
     choices[row] = column[other.chosen[there]]
     return MeasuredArm(other.dataset, ttft_ms, hit_ratio, choices, by_name)
+
+
+def regrouped(cluster: Cluster, log: RequestLog, grouped_by: Sequence[RequestLog]) -> Cluster:
+    """Return the cluster before the traffic of `log` as it is reconstructed with these arms and no others."""
+    workload = workload_of(log, arms=grouped_by)
+    return replace(cluster, workload=workload, tree=prefix_tree(workload))
+
+
+def with_its_hits(
+    cluster: Cluster, log: RequestLog, other: RequestLog, grouped_by: Sequence[RequestLog]
+) -> Cluster | None:
+    """Return the cluster with the prefix groups that the hits of another arm tell too; None where they tell nothing.
+
+    One log leaves many groups open that are alike in all it says. A policy that decides again meets as many prefixes
+    either way, but choices that followed the true groups lose their hits on others: how far off they then are says
+    nothing of the engines. What an arm's router believed follows from its choices alone, and tells no latency.
+    """
+    inferred = any(found.column == "blocks" and found.quality is not None for found in cluster.workload.found)
+    if not inferred or not (other.snapshot[s.HIT_RATIO] > 0).any():
+        return None
+    return regrouped(cluster, log, [*grouped_by, other])

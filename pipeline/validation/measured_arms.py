@@ -151,6 +151,7 @@ def _rows(name: str, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "measured_mean_ms": truth["mean"],
                 "predicted_mean_ms": told["mean"],
                 "error_mean": row["error_mean"],
+                "error_mean_hits_known": row.get("error_mean_hits_known"),
                 "measured_p99_ms": truth["p99"],
                 "predicted_p99_ms": told["p99"],
                 "error_p99": row["error_p99"],
@@ -181,5 +182,5 @@ def _summary(name: str, document: dict[str, Any], rows: Sequence[dict[str, Any]]
         "order": order,
         "mean_error": float(np.mean(errors)) if errors else None,
         "one_step_mean_error": float(np.mean(steps)) if steps else None,
-        "one_step_note": document["one_step_note"],
+        "one_step_notes": document["one_step_notes"],
     }

@@ -11,6 +11,7 @@ import pytest
 
 from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog
+from lodestar.data.reconstruction.reconstruct import workload_of
 from lodestar.data.workloads.sharing import sharing_workload
 from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster
@@ -128,3 +129,50 @@ def test_one_seed_gives_no_interval() -> None:
     outcomes = {"random": [cluster().replay(make_policy("random"), seed=0)]}
     found = compare_measured(recorded("random"), [recorded("least-request")], cluster(), outcomes, range(1))
     assert row_of(found, "random")["predicted_one_run95_ms"]["mean"] is None
+
+
+@cache
+def without_blocks(policy: str) -> RequestLog:
+    """A log that tells of prefixes by hits alone, of engines that have room for all of them."""
+    roomy = Cluster.of([ENGINE] * 4, sharing_workload(800, rate_per_s=8.0, sharing_ratio=0.5, seed=3))
+    made = make_policy(policy)
+    return replace(
+        recorded_log(policy, roomy, made, roomy.replay(made, seed=50, record=True)),
+        block_tokens=None,
+        block_ids=np.zeros(0, dtype=np.int64),
+        block_offsets=np.zeros(801, dtype=np.int64),
+    )
+
+
+def compared_without_blocks(*others: RequestLog) -> dict[str, Any]:
+    log = without_blocks("random")
+    inferred = Cluster.of([ENGINE] * 4, workload_of(log))
+    outcomes = {"random": [inferred.replay(make_policy("random"), seed=seed) for seed in SEEDS]}
+    return compare_measured(log, others, inferred, outcomes, SEEDS)
+
+
+def test_choices_that_followed_groups_which_one_log_leaves_open_are_set_right_by_their_own_hits() -> None:
+    found = compared_without_blocks(without_blocks("aibrix-prefix-cache"))
+    row = row_of(found, "choices of aibrix-prefix-cache")
+    assert row["predicted_router_hit_ratio"] < row["router_hit_ratio"] - 0.03
+    assert row["error_mean"] > 0.1
+    assert abs(row["error_mean_hits_known"]) < 0.05
+    assert row["error_mean_hits_known"] == row["predicted_mean_hits_known_ms"] / row["ttft_ms"]["mean"] - 1
+    assert row["groups_matter"]
+    # A policy that decides again meets as many prefixes either way.
+    assert "error_mean_hits_known" not in row_of(found, "random")
+
+
+def test_the_hits_that_tell_groups_tell_no_latency() -> None:
+    arm = without_blocks("aibrix-prefix-cache")
+    fast = compared_without_blocks(replace(arm, ttft_ms=arm.ttft_ms / 2))
+    for name in ("predicted_ttft_ms", "predicted_mean_hits_known_ms"):
+        told, otherwise = (row_of(each, f"choices of {arm.dataset}") for each in (compared_without_blocks(arm), fast))
+        assert told[name] == otherwise[name]
+
+
+def test_groups_that_are_logged_or_that_an_arm_says_nothing_of_are_not_told_again() -> None:
+    assert "groups_matter" not in row_of(compared(recorded("least-request")), "choices of least-request")
+    arm = without_blocks("least-request")
+    silent = replace(arm, snapshot={**arm.snapshot, "hit_ratio": np.zeros_like(arm.snapshot["hit_ratio"])})
+    assert "groups_matter" not in row_of(compared_without_blocks(silent), "choices of least-request")

@@ -24,12 +24,12 @@ def test_a_gate_shows_what_luck_gives_and_why_its_limit_is_what_it_is(make_repla
         "verdict": "trusted",
         "reasons": [],
         "gates": [{**gate, "why": why}],
-        "notes": ["b has 5 instances, not 4"],
+        "notes": ["b has 5 instances, not 4", "arm_b_mean_error would be 0.006"],
     }
     grid = gates_grid(result_with(make_replay, trust=trust))
     (name, value, luck, limit, passed) = grid.rows[0]
     assert (name.note, value.text, luck.text, limit.text, passed.text) == (why, "0.200", "0.461", "≤ 0.461", "passed")
-    assert grid.notes[-1] == "B has 5 instances, not 4."
+    assert grid.notes[-2:] == ["B has 5 instances, not 4.", "arm_b_mean_error would be 0.006."]
 
 
 def test_a_prediction_shows_what_is_known_beside_it_and_no_empty_columns(make_replay) -> None:
@@ -54,6 +54,21 @@ def test_a_wrong_order_of_arms_is_a_warning_and_a_right_one_a_note(make_replay) 
 def test_the_wrong_order_names_both(make_replay) -> None:
     (warning,) = measured_grid(result_with(make_replay, measured_order=order(right=False))).warnings
     assert warning.endswith("choices: prefix-arm > random. The order is wrong.")
+
+
+def test_errors_that_are_the_groups_fault_are_told_apart(make_replay) -> None:
+    result = result_with(make_replay)
+    row = result["measured"][-1]
+    row["error_mean"], row["error_mean_hits_known"], row["predicted_mean_hits_known_ms"] = 0.189, 0.025, 1021.0
+    assert measured_grid(result).warnings == []
+    row["groups_matter"] = True
+    grid = measured_grid(result)
+    assert grid.columns[5].title == "its hits known"
+    assert (grid.rows[-1][5].text, grid.rows[-1][5].note) == ("1,021", "+2.5")
+    (warning,) = grid.warnings
+    assert evidence_metrics(result)["measured/prefix-arm/choices of prefix-arm/error_mean_hits_known"] == 0.025
+    assert warning.startswith("The choices of prefix-arm are off by +18.9 %, and by +2.5 % with the prefix groups that")
+    assert warning.endswith("one log leaves those groups open, so that only the second is the engines' or luck.")
 
 
 def test_untrusted_predictions_are_marked_row_by_row(make_replay) -> None:
