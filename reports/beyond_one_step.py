@@ -40,7 +40,7 @@ def router_test_grid(test: Row) -> Grid:
     per_request = test["design"] == "per request"
     unit = "horizon" if per_request else "burn_in"
     places = decimals([test["value"]])
-    rests = test[unit] != test["path"][-1][unit]
+    rests = not per_request or test[unit] != test["path"][-1][unit]
     marks: list[Mark] = ["best" if rests and row[unit] == test[unit] else "" for row in test["path"]]
     name = unit.replace("_", "-")
     columns = [
@@ -61,11 +61,13 @@ def router_test_grid(test: Row) -> Grid:
         else f"{a} and {b} took turns. After each switch, the queues and caches are still the other's: the burn-in is "
         "left out."
     )
-    answer = (
-        f"The answer is at {name} {number(test[unit])}, where the path levels off"
-        if rests
-        else "There is no answer: the path does not level off, and what comes later would still move its last row"
-    )
+    if not per_request:
+        low, high = (number(end, places, signed=True) for end in test["ci95"])
+        answer = f"The answer is at {name} {number(test[unit])}, its 95 % interval {low} to {high}"
+    elif rests:
+        answer = f"The answer is at {name} {number(test[unit])}, where the path levels off"
+    else:
+        answer = "There is no answer: the path does not level off, and what comes later would still move its last row"
     notes = [how, f"{answer}; below, ± two standard errors. Estimand: closed loop, all of the traffic."]
     return Grid(f"The log is a test: {test['design']}", columns, notes, [*map(sentence, test["notes"])])
 

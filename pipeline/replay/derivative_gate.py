@@ -6,7 +6,7 @@ policy. A cluster whose engines gain too much or too little from a cache, or que
 where it gives back the logged latencies.
 
 Both sides have less noise by what no logged decision changes: the mean TTFT of each request over the other replays of
-the same arrivals is taken off, and what the requests just before a decision foretell.
+the same arrivals is taken off, and what had been seen before a decision foretells.
 
 What remains may still drown all but the first few requests. A comparison of these alone would pass whatever the queues
 and caches do later, so that it is no gate: see `_place`.
@@ -26,7 +26,7 @@ from lodestar.data.errors import DataError
 from lodestar.data.log import RequestLog
 from lodestar.data.reconstruction.reconstruct import complete_snapshot, propensity_of
 from lodestar.pipeline.estimation.beyond.derivative import contrast
-from lodestar.pipeline.estimation.beyond.known import costs_before
+from lodestar.pipeline.estimation.beyond.known import known_before
 from lodestar.pipeline.estimation.beyond.plateau import plateau
 from lodestar.pipeline.replay.cluster import Cluster
 from lodestar.pipeline.replay.decisions import score_decisions
@@ -98,9 +98,10 @@ def derivative_comparisons(
     if any(np.isnan(run.ttft_ms).mean() > _MISSING for run in runs):
         return [], [*notes, "no derivative is compared: too many requests have no TTFT in the replay"]
     sides, found = _filled([real, *runs], np.isnan(real.ttft_ms)), []
+    arrived_at_s = cluster.workload.arrived_at_s[rows.start : rows.stop]
     for k, name in enumerate(scored):
         try:
-            compared = _compared(name, k, sides, known)
+            compared = _compared(name, k, sides, known, arrived_at_s)
         except DataError as error:  # a replay shares no decision with the policy
             compared = f"no derivative towards {name}: {error}"
         if isinstance(compared, Comparison):
@@ -195,7 +196,7 @@ def _filled(sides: list[_Side], unknown: Bools) -> list[_Side]:
     return filled
 
 
-def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison | str:
+def _compared(name: str, k: int, sides: list[_Side], known: Bools, arrived_at_s: Floats) -> Comparison | str:
     """Compare the log, which comes first, with the mean of the runs, and each run with the mean of the others.
 
     Where all but a small part of what later requests pay is left out, say so instead.
@@ -206,7 +207,8 @@ def _compared(name: str, k: int, sides: list[_Side], known: Bools) -> Comparison
     for at, side in enumerate(sides):
         others = total / RUNS if at == 0 else (total - ttft_ms[at]) / (RUNS - 1)
         cost = side.ttft_ms - others
-        paths.append(contrast(cost, side.weights[k], known.astype(np.float64), known=costs_before(cost)))
+        seen = known_before(cost, arrived_at_s + side.ttft_ms / 1000, arrived_at_s)
+        paths.append(contrast(cost, side.weights[k], known.astype(np.float64), known=seen))
     slopes = np.stack([path.values for path in paths]) / ttft_ms.mean(axis=1, keepdims=True)
     horizons = paths[0].horizons
     place, rest = _place(slopes[1:], int(np.median([path.chosen for path in paths])))

@@ -33,7 +33,7 @@ _SPEEDS: Final = np.array([1.2, 1.0, 0.8])
 _SIMULATED: Final = _SPEEDS * [0.85, 1.0, 1.15]  # a simulator whose speeds are off by 15 %
 _RATE: Final = 1.6  # arrivals in the time that a server of speed 1 takes for one
 _REQUESTS, _PERIOD, _ONE_STEP = 12_000, 300, 3000
-_ALONE, _WARM, _TRUTHS = 2000, 400, 1500  # requests of a run under one router, the first of which do not count; runs
+_ALONE, _WARM, _TRUTHS = 4000, 400, 1500  # requests of a run under one router, the first of which do not count; runs
 
 
 class _Run(NamedTuple):

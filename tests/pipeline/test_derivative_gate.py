@@ -32,19 +32,19 @@ USELESS_CACHE = replace(
     TRUTH, prefix_caching=False, prompt_token_ms=0.31 * TRUTH.prompt_token_ms, attention_ms=0.31 * TRUTH.attention_ms
 )
 TOWARDS = "least-uncached-tokens"
-LOGS = 4
+LOGS, REQUESTS = 3, 10_000
 
 
 @cache
-def cluster(engine: EngineModel = TRUTH, requests: int = 2000) -> Cluster:
+def cluster(engine: EngineModel = TRUTH, requests: int = REQUESTS) -> Cluster:
     workload = sharing_workload(
-        requests, rate_per_s=45.0, sharing_ratio=0.8, seed=4, requests_per_prefix=60, prompt_tokens=(500, 1000, 2000)
+        requests, rate_per_s=30.0, sharing_ratio=0.8, seed=4, requests_per_prefix=60, prompt_tokens=(500, 1000, 2000)
     )
     return Cluster.of([engine] * 4, workload)
 
 
 @cache
-def recorded(seed: int = 0, policy: str = "random", requests: int = 2000) -> RequestLog:
+def recorded(seed: int = 0, policy: str = "random", requests: int = REQUESTS) -> RequestLog:
     made = cluster(requests=requests)
     outcome = made.replay(make_policy(policy), seed=100 + seed, record=True)
     return recorded_log(policy, made, make_policy(policy), outcome, names=Names(policy=policy))
@@ -72,14 +72,14 @@ def test_the_true_cluster_passes() -> None:
 
 
 def test_a_cluster_whose_cache_does_not_help_leads_less_far_which_shows() -> None:
-    right, wrong = (np.array([z_of(each) for each in compared(engine)]) for engine in (TRUTH, USELESS_CACHE))
-    assert np.mean(wrong**2) > 2 * np.mean(right**2)
+    right, wrong = ([z_of(each) for each in compared(engine)] for engine in (TRUTH, USELESS_CACHE))
+    assert min(wrong) > max(2.0, *right)
     assert sum(not gates_of([each])[0].passed for each in compared(USELESS_CACHE)) >= 1
 
 
 def test_what_is_compared_reaches_over_most_of_what_later_requests_pay() -> None:
     for each in [*compared(TRUTH), *compared(USELESS_CACHE)]:
-        assert int(each.note.split("over ")[1].split()[0]) >= 8  # the plateau is at 8 to 16 requests
+        assert int(each.note.split("over ")[1].split()[0]) >= 24  # the plateau is at 24 to 64 requests
 
 
 def test_a_log_whose_noise_leaves_only_the_first_few_requests_is_no_gate() -> None:
@@ -127,7 +127,8 @@ def notes_of(log: RequestLog, policies: dict[str, Policy], made_by: str = "rando
 
 def test_why_nothing_is_compared_is_said() -> None:
     log, towards = recorded(requests=600), {"least-request": make_policy("least-request")}
-    few = replace(log, propensity=np.where(np.arange(len(log)) % 2 == 0, np.nan, log.propensity))
+    keen = recorded(policy="epsilon:least-request,epsilon=0.5", requests=600)
+    few = replace(keen, propensity=np.where(np.arange(len(keen)) % 2 == 0, np.nan, keen.propensity))
     assert notes_of(few, towards) == [
         "no derivative is compared: 285 requests have a decision with a propensity; expected 500. Log more"
     ]

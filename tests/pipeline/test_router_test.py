@@ -11,7 +11,8 @@ import pytest
 
 from lodestar.data.log import RequestLog
 from lodestar.pipeline.estimation.beyond.differences_in_q import differences_in_q
-from lodestar.pipeline.replay.estimates.known_of_arms import known_before, traffic_of_turns
+from lodestar.pipeline.estimation.blocks import block_of
+from lodestar.pipeline.replay.estimates.known_of_arms import covariates_before, traffic_of_turns
 from lodestar.pipeline.replay.estimates.router_test import router_test
 from two_routers import two_routers
 
@@ -24,7 +25,7 @@ def judged(log: RequestLog) -> tuple[dict[str, Any] | None, str]:
 
 
 def bucketed(log: RequestLog, name: str) -> np.ndarray:
-    return next(each.bucket for each in known_before(log, np.ones(len(log), dtype=np.bool_)) if each.name == name)
+    return next(each.bucket for each in covariates_before(log, np.ones(len(log), dtype=np.bool_)) if each.name == name)
 
 
 @pytest.mark.parametrize(("rule", "design"), [("coin", "per request"), ("turns of 50", "switchback")])
@@ -91,7 +92,7 @@ def test_a_rhythm_of_days_is_seen_in_a_log_of_days() -> None:
     night = (days.arrived_at_s % 86_400 < 3 * 10_800).astype(np.int64)
     turned = (np.random.default_rng(0).random(N) < 0.35 + 0.3 * night).astype(np.int64)
     assert "hours after the log's first, by the day" in judged(replace(days, logger=turned))[1]
-    assert "time of day" not in {each.name for each in known_before(log, np.ones(N, dtype=np.bool_))}
+    assert "time of day" not in {each.name for each in covariates_before(log, np.ones(N, dtype=np.bool_))}
 
 
 def test_without_times_of_arrival_the_rest_is_tested_and_the_lack_told() -> None:
@@ -127,7 +128,8 @@ def test_an_effect_is_of_the_counted_requests_at_the_share_that_they_have() -> N
     late = np.arange(N) >= 500
     test, _ = router_test(log, late)
     assert test is not None
-    expected = differences_in_q(log.ttft_ms[late], log.logger[late], float(log.logger[late].mean()))
+    share, block = float(log.logger[late].mean()), block_of(int(late.sum()))
+    expected = differences_in_q(log.ttft_ms[late], log.logger[late], share, block=block)
     assert (test["value"], test["se"], test["naive"]) == (expected.path.value, expected.path.se, expected.naive)
 
 

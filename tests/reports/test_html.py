@@ -114,7 +114,7 @@ def test_a_test_of_two_routers_needs_no_one_step_estimates(make_replay, tmp_path
     result = json.loads((folder / "result.json").read_text())
     path = [{"burn_in": 8, "value": 2.5, "se": 3.5}]
     result["test"] = {"design": "switchback", "a": "one", "b": "other", "value": 2.5, "burn_in": 8, "path": path}
-    result["test"]["notes"] = []
+    result["test"] |= {"ci95": [-5.0, 10.0], "notes": []}
     (folder / "result.json").write_text(json.dumps(result))
     text = Page(write_report(folder, tmp_path / "r.html").read_text()).text
     assert "The log is a test: switchback" in text

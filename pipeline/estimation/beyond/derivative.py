@@ -115,7 +115,8 @@ def derivative(
         cost: of each request, in order of arrival, shape (n,).
         w: importance weight of each decision, target probability over propensity, shape (n,).
         horizons: to try, in requests; None: 1, 2, 3, 4, 6, 8, 12, … to a fiftieth of the log.
-        block: consecutive requests that count as one; None: `block_of` the log, or four of the longest horizon.
+        block: consecutive requests that count as one, but no fewer than four of the longest horizon; None: `block_of`
+            the log.
         known: of each decision, what was known before it, such as how much was in flight, shape (n, k). What it
             foretells of G is taken off, by least squares: (w − 1) times it is 0 in the mean, and so less noise is left.
 
@@ -158,8 +159,8 @@ def contrast(
         raise ConfigError(f"horizons {horizons.tolist()}; expected 1 to {n // 2}, half of {n} requests")
     longest = int(horizons[-1])
     m = n - longest + 1
-    block = max(block_of(m), _HORIZONS_A_BLOCK * longest) if block is None else block
-    if block < 1 or -(-m // block) < 2:
+    block = max(block_of(m) if block is None else block, _HORIZONS_A_BLOCK * longest)
+    if -(-m // block) < 2:
         raise ConfigError(f"block {block} does not fit; expected at least two blocks in {m} requests. Shorten horizons")
     values, parts = _contrasts(cost, w[:m], against[:m], horizons, block, None if known is None else known[:m])
     chosen = plateau(values, parts)

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["costs_before", "costs_seen", "in_flight"]
+__all__ = ["costs_before", "costs_seen", "in_flight", "known_before"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,7 +18,7 @@ _BEFORE: Final = (4, 16, 64)  # requests before a decision whose mean tells how 
 def costs_before(cost: Floats) -> Floats:
     """Return the mean cost of the requests just before each one, less the mean of all, over a few lengths.
 
-    Taking off what they foretell leaves `derivative` as right as it is, with half of the noise where queues are long.
+    Some of these costs may still be open when the request comes: see `costs_seen`.
 
     Args:
         cost: of each request, in order of arrival, shape (n,).
@@ -69,3 +69,27 @@ def costs_seen(cost: Floats, seen_at_s: Floats, arrived_at_s: Floats, many: int)
     since = np.maximum(until - many, 0)
     mean = np.full(len(cost), np.nan)
     return np.asarray(np.divide(total[until] - total[since], until - since, out=mean, where=until > 0))
+
+
+def known_before(cost: Floats, seen_at_s: Floats, arrived_at_s: Floats) -> Floats:
+    """Return what was known of the system when each request came, for `derivative` to take off what it foretells.
+
+    The mean of the last costs that had been seen, less the mean of all, over a few lengths; and how many requests had
+    come whose cost was still open. Taking off what they foretell leaves the derivative as right as it is, with less
+    than half of the noise where queues are long. `costs_before` would not: where a decision moves costs that are still
+    open, it takes off a part of what the decision did.
+
+    Args:
+        cost: of each request, shape (n,).
+        seen_at_s: when it was known, shape (n,).
+        arrived_at_s: when each request came, shape (n,).
+
+    Returns:
+        shape (n, 4); where nothing had been seen, the mean of all stands for it.
+
+    >>> cost, seen_at_s, arrived_at_s = np.array([[1.0, 3.0, 5.0], [2.0, 3.0, 9.0], [0.0, 2.5, 4.0]])
+    >>> known_before(cost, seen_at_s, arrived_at_s)[:, [0, 3]].tolist()
+    [[0.0, 0.0], [-2.0, 0.0], [-1.0, 0.0]]
+    """
+    seen = [costs_seen(cost, seen_at_s, arrived_at_s, many) - cost.mean() for many in _BEFORE]
+    return np.column_stack([*(np.nan_to_num(each) for each in seen), in_flight(arrived_at_s, seen_at_s)])

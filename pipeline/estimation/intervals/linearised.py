@@ -12,6 +12,7 @@ from lodestar.data.errors import DataError
 from lodestar.pipeline.estimation.blocks import block_of, block_se, block_sums
 from lodestar.pipeline.estimation.intervals.interval import ALONG_PATH, OVER_TRAFFIC, Interval, check_level
 from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
+from lodestar.pipeline.estimation.skew import lean, skew
 
 __all__ = ["linearised_interval", "t_quantile"]
 
@@ -34,8 +35,9 @@ def linearised_interval(
     It is two-sided: 95 % takes the 97.5 % quantile. With blocks of one it claims the value along this logged path, for
     which requests may be taken one by one, as the errors are those of a martingale. Longer blocks claim the value over
     traffic like the logged one, and hold where what requests have in common is forgotten within a block, or is a prefix
-    group that `shared` names (`SharedPrefixes.spanning`): other traffic has other groups. Where it has the very same
-    requests, they are too wide. How often they hold: `replayed_coverage`.
+    group that `shared` names (`SharedPrefixes.spanning`): other traffic has other groups. Of the very same
+    requests once more, they are too wide: see `same_requests_interval`. How often they hold: `replayed_coverage`; near
+    overload, too seldom: see `near_overload`.
 
     t is Student's, with blocks − 1 degrees of freedom, or fewer where what the groups add is unsure: 2 se⁴ / variance
     of se² (Satterthwaite 1946), but not fewer than two. The end that the blocks are skewed to, such as the upper one
@@ -60,8 +62,8 @@ def linearised_interval(
         raise DataError(f"influence has shape {influence.shape}; expected finite numbers, one a decision")
     block = block_of(len(influence)) if block is None else block
     se, sums = block_se(influence, block), block_sums(influence - influence.mean(), block)
-    lean, degrees = _lean(sums, level) * se, len(sums) - 1.0
-    how = "decisions one by one" if block == 1 else f"blocks of {block} decisions"
+    further, degrees = lean(skew(sums), t_quantile(len(sums), level)) * se, len(sums) - 1.0
+    how = "decisions one by one" if block == 1 else f"{len(sums)} blocks of {block} decisions"
     if shared is not None and block > 1 and (found := shared.spanning(influence, block)).added > 0:
         noise = 2 * se**4 / degrees + found.noise
         se = float(np.hypot(se, np.sqrt(found.added)))
@@ -70,23 +72,13 @@ def linearised_interval(
     half = float(stdtrit(degrees, (1 + level) / 2)) * se
     return Interval(
         value,
-        value - half + min(lean, 0.0),
-        value + half + max(lean, 0.0),
+        value - half + min(further, 0.0),
+        value + half + max(further, 0.0),
         level,
         ALONG_PATH if block == 1 else OVER_TRAFFIC,
         f"linearised, Student's t with Johnson's skew, {how}",
         se,
     )
-
-
-def _lean(sums: Floats, level: float) -> float:
-    """Return by how many standard errors the skew of blocks moves t: skew / √blocks · (1 + 2 t²) / 6."""
-    spread = float(np.mean(sums**2))
-    if spread == 0:
-        return 0.0
-    skew = float(np.mean(sums**3)) / (spread * float(np.sqrt(spread)))  # of sums about 0, as their mean is
-    t = t_quantile(len(sums), level)
-    return skew / float(np.sqrt(len(sums))) * (1 + 2 * t * t) / 6
 
 
 def t_quantile(blocks: int, level: float) -> float:

@@ -12,7 +12,7 @@ from lodestar.pipeline.estimation.beyond.arm_balance import Covariate, quantile_
 from lodestar.pipeline.estimation.beyond.known import costs_before, costs_seen, in_flight
 from lodestar.pipeline.estimation.beyond.turn_balance import Traffic
 
-__all__ = ["known_before", "traffic_of_turns"]
+__all__ = ["covariates_before", "traffic_of_turns"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ _DAY_S: Final = 86_400
 _PART_OF_DAY_S: Final = 10_800
 
 
-def known_before(log: RequestLog, rows: Bools) -> list[Covariate]:
+def covariates_before(log: RequestLog, rows: Bools) -> list[Covariate]:
     """Return what may have moved a router to take a request: load, latencies, the prompt, the time, routers before.
 
     Args:

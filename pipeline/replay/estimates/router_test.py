@@ -17,7 +17,8 @@ from lodestar.pipeline.estimation.beyond.arm_balance import FALSE_ALARM, Balance
 from lodestar.pipeline.estimation.beyond.differences_in_q import differences_in_q
 from lodestar.pipeline.estimation.beyond.switchback import design_of, switchback
 from lodestar.pipeline.estimation.beyond.turn_balance import turn_balance
-from lodestar.pipeline.replay.estimates.known_of_arms import known_before, traffic_of_turns
+from lodestar.pipeline.estimation.blocks import BLOCKS, block_of
+from lodestar.pipeline.replay.estimates.known_of_arms import covariates_before, traffic_of_turns
 from lodestar.pipeline.replay.estimates.logged_inputs import MOST_LEFT_OUT
 
 __all__ = ["router_test"]
@@ -27,12 +28,13 @@ Bools = NDArray[np.bool_]
 _LEAST_P: Final = 1e-12  # a smaller one is rounding
 
 
-def router_test(log: RequestLog, counted: Bools) -> tuple[dict[str, Any] | None, str | None]:
+def router_test(log: RequestLog, counted: Bools, blocks: int = BLOCKS) -> tuple[dict[str, Any] | None, str | None]:
     """Return what the two routers of a log differ by in mean TTFT when each has all of the traffic, or why not.
 
     Args:
         log: whose decisions name their policy.
         counted: requests that it is to be over, shape (n,).
+        blocks: of consecutive requests, on which the errors rest where a coin chose; turns are blocks of their own.
 
     Returns:
         'design' ('per request' or 'switchback'), 'a' and 'b', the names, the estimate of b less a, and 'balance', what
@@ -59,7 +61,11 @@ def router_test(log: RequestLog, counted: Bools) -> tuple[dict[str, Any] | None,
         if not balance.passed:
             return None, _refusal(balance, turns)
         # A log names the router that decided, not how probable it was: the observed share stands for that.
-        found = switchback(cost, arm) if turns else differences_in_q(cost, arm, float(arm.mean()))
+        found = (
+            switchback(cost, arm)
+            if turns
+            else differences_in_q(cost, arm, float(arm.mean()), block=block_of(len(cost), blocks))
+        )
     except DataError as error:
         return None, f"no test of routers: {error}"
     test = {"design": design, "a": log.loggers[0], "b": log.loggers[1], **found.to_dict(), "balance": balance.to_dict()}
@@ -73,7 +79,7 @@ def _balance(log: RequestLog, rows: Bools, turns: bool) -> Balance:
     arm, (a, b) = log.logger[rows], log.loggers
     if turns:
         return turn_balance(arm, traffic_of_turns(log, rows), (a, b), log.arrived_at_s[rows])
-    return arm_balance(arm, known_before(log, rows), b)
+    return arm_balance(arm, covariates_before(log, rows), b)
 
 
 def _refusal(balance: Balance, turns: bool) -> str:

@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import ttest_ind
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.beyond.control_variate import control_variate
 from lodestar.pipeline.estimation.beyond.derivative import DerivativePath, derivative, horizons_of
 from lodestar.pipeline.estimation.beyond.differences_in_q import DifferencesInQ, differences_in_q
-from lodestar.pipeline.estimation.beyond.switchback import Switchback, design_of, switchback
+from lodestar.pipeline.estimation.beyond.known import costs_before, known_before
+from lodestar.pipeline.estimation.beyond.switchback import Switchback, switchback
 from lodestar.pipeline.estimation.blocks import block_of, block_se
 from lodestar.pipeline.estimation.estimators.dr import dr
 from lodestar.pipeline.estimation.estimators.ipw import ipw
@@ -146,6 +146,35 @@ def test_what_is_known_before_a_decision_takes_noise_off_and_moves_nothing() -> 
     assert np.mean([path.ses[at] for path in paths(True)]) == pytest.approx(helped.std(), rel=0.4)
 
 
+def test_what_a_decision_moves_that_is_still_open_is_not_taken_for_known() -> None:
+    """Each decision moves the cost of the request before it, whose first token is still to come, and nothing later."""
+    n, random = 40_000, np.random.default_rng(0)
+    left = random.random(n) < 0.5
+    load = np.repeat(random.normal(size=n // 20), 20)
+    cost = 10.0 + load + 4.0 * np.append(left[1:], False)
+    arrived_at_s = np.arange(float(n))
+    at = np.array([16])
+    seen = derivative(cost, 2.0 * left, at, known=known_before(cost, arrived_at_s + 1.5, arrived_at_s))
+    before = derivative(cost, 2.0 * left, at, known=costs_before(cost))
+    assert abs(seen.value) < 3 * seen.se
+    assert abs(before.value) > 5 * before.se
+
+
+def test_what_was_known_takes_noise_off_a_loaded_system() -> None:
+    random = np.random.default_rng(0)
+    cost = np.convolve(random.normal(size=20_200), np.exp(-np.arange(200) / 50), "valid")[:20_000]
+    arrived_at_s, w = np.arange(20_000.0), 2.0 * (random.random(20_000) < 0.5)
+    known = known_before(cost, arrived_at_s + 2.5, arrived_at_s)
+    at = np.array([16])
+    assert derivative(cost, w, at, known=known).se < 0.7 * derivative(cost, w, at).se
+
+
+def test_a_block_is_never_shorter_than_four_horizons() -> None:
+    cost, w = np.random.default_rng(0).normal(size=(2, 1000))
+    paths = [derivative(cost, w**2, np.array([1, 16]), block=block) for block in (10, 64, 200)]
+    assert [path.blocks for path in paths] == [16, 16, 5]
+
+
 def test_a_path_that_never_rests_is_said() -> None:
     w = 2.0 * (np.random.default_rng(0).random(4000) < 0.5)
     rests = w + np.append(0.0, w[:-1])  # a decision costs now, and the next request
@@ -209,6 +238,16 @@ def test_an_unfair_coin_is_said_and_one_arm_alone_refused() -> None:
         differences_in_q(cost, arm, share=1.0)
 
 
+def test_arms_that_differ_by_more_than_a_quarter_are_said_to_give_a_direction() -> None:
+    arm = np.random.default_rng(5).integers(0, 2, (12_000, 3))
+    cost = queue([uniform, lowest], arm, seed=2)[0]
+    for k in range(3):
+        found = differences_in_q(cost[:, k], arm[:, k])
+        says = f"the arms differ by {-found.naive / cost[:, k].mean():.0%} of the mean cost at once: beyond 25%"
+        assert any(note.startswith(says) for note in found.path.notes)
+    assert not any("mean cost at once" in note for each in by_coin() for note in each.path.notes)
+
+
 def test_each_request_counts_by_its_own_share() -> None:
     busy, arm = np.tile([0, 1], 400).repeat(4), np.tile([0, 0, 0, 1, 1, 1, 0, 1], 400)
     cost = 10.0 * busy + arm  # arm 1, of a quarter of the idle requests and of three in four busy ones, costs 1 more
@@ -237,63 +276,6 @@ def test_burn_in_takes_out_what_the_other_arm_left_behind() -> None:
     assert np.mean([each.carried_over for each in turns()]) > 0
 
 
-def test_a_switchback_is_the_difference_of_means_after_the_burn_in() -> None:
-    arm = np.repeat([0, 1, 0, 1, 1, 0, 1, 0], 5)
-    cost = np.random.default_rng(0).random(40)
-    found = switchback(cost, arm, np.array([2]), period=np.arange(40) // 5)
-    kept = np.arange(40) % 5 >= 2
-    means = [cost.reshape(8, 5)[arm[::5] == which, 2:].mean(axis=1) for which in (0, 1)]
-    assert found.burn_ins.tolist() == [0, 2]
-    assert found.values[1] == pytest.approx(cost[kept & (arm == 1)].mean() - cost[kept & (arm == 0)].mean())
-    assert found.ses[1] == pytest.approx(np.sqrt(sum(each.var(ddof=1) / 4 for each in means)))
-
-
-def test_the_interval_of_a_switchback_is_welchs_and_the_carry_over_has_its_own_error() -> None:
-    arm, after = np.repeat([0, 1, 0, 1, 1, 0, 1, 0], 5), np.arange(40) % 5
-    noise = np.random.default_rng(0).random(40) * (1 + 2 * arm)
-    plain = switchback(noise, arm, np.array([0]), period=np.arange(40) // 5)
-    of_a, of_b = (noise.reshape(8, 5).mean(axis=1)[arm[::5] == which] for which in (0, 1))
-    welch = ttest_ind(of_b, of_a, equal_var=False)
-    assert plain.freedom == pytest.approx(welch.df)
-    for level in (0.9, 0.95):
-        assert plain.interval(level) == pytest.approx(tuple(welch.confidence_interval(level)))
-    left = switchback(noise + 5.0 * (after < 2) * (1 - arm), arm, np.array([0, 2]), period=np.arange(40) // 5)
-    assert left.burn_in == 2
-    assert "no plateau up to a burn-in of 2 requests" in left.notes[-1]
-    assert left.carried_over == pytest.approx(left.values[0] - left.values[1])
-    by_period = (noise.reshape(8, 5).mean(axis=1) - noise.reshape(8, 5)[:, 2:].mean(axis=1)).reshape(8)
-    errors = [by_period[arm[::5] == which].var(ddof=1) / 4 for which in (0, 1)]
-    assert left.carried_over_se == pytest.approx(np.sqrt(sum(errors)))
-    rests = switchback(noise, arm, np.array([0, 2]), period=np.arange(40) // 5)
-    assert (rests.burn_in, len(rests.notes)) == (0, 1)
-
-
-def test_too_few_turns_are_refused_and_turns_without_names_last_until_the_arm_changes() -> None:
-    arm = np.repeat([0, 1, 0, 1, 0, 1], 20)
-    with pytest.raises(DataError, match="there are no requests"):
-        switchback(np.zeros(0), np.zeros(0, dtype=np.int64))
-    with pytest.raises(DataError, match="3 periods of an arm are too few"):
-        switchback(np.ones(120), arm)
-    assert switchback(np.random.default_rng(0).random(160), np.repeat([0, 1] * 4, 20)).periods == (4, 4)
-    with pytest.raises(DataError, match="requests of both arms"):
-        switchback(np.ones(160), np.repeat([0, 1] * 4, 20), period=np.arange(160) // 30)
-    with pytest.raises(ConfigError, match="expected 0 to 19"):
-        switchback(np.ones(160), np.repeat([0, 1] * 4, 20), np.array([20]))
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5])
-def test_a_coin_and_turns_are_told_apart(share: float) -> None:
-    coin = (np.random.default_rng(1).random(2000) < share).astype(np.int64)
-    assert design_of(coin) == "per request"
-    assert design_of(np.repeat(coin[:100], 20)) == "switchback"
-    assert design_of(np.zeros(50, dtype=np.int64)) == "one arm"
-
-
-def test_half_as_many_changes_as_a_coin_makes_are_turns() -> None:
-    assert design_of(np.repeat(np.tile([0, 1], 100), 5)) == "switchback"  # one in 5, where a coin makes one in 2
-    assert design_of(np.repeat(np.tile([0, 1], 100), 3)) == "per request"  # which the test of balance then sees
-
-
 def test_a_wrong_simulator_is_corrected_and_one_that_knows_something_lowers_the_noise() -> None:
     random = np.random.default_rng(0)
     n = 4000
@@ -310,9 +292,3 @@ def test_a_wrong_simulator_is_corrected_and_one_that_knows_something_lowers_the_
     assert found.explained == pytest.approx(1 - corrected.var() / plain.var())
     assert 0.5 < found.explained < 0.6  # what the simulator says itself differs from request to request, and stays
     assert found.to_dict()["estimand"] == "one-step, logged states"
-
-
-def test_turns_too_short_for_a_burn_in_say_that_none_was_tried() -> None:
-    short = switchback(np.random.default_rng(0).random(20), np.tile([0, 1], 10))
-    assert short.burn_ins.tolist() == [0]
-    assert "no burn-in was tried" in short.notes[-1]
