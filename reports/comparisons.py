@@ -21,19 +21,19 @@ Floats = NDArray[np.float64]
 
 
 def difference_figure(result: Result, latency: LatencyName, look: dict[str, Look]) -> go.Figure:
-    """Draw each policy's mean difference to the baseline with its 95 % interval; left of zero is faster."""
+    """Draw each policy's mean difference to the baseline with its 95 % interval, if any; left of zero is faster."""
     found = [
-        (p["policy"], (mean, ci95))
+        (p["policy"], (mean, p["difference"][latency]["ci95"]))
         for p in result["policies"]
-        if p["difference"] is not None
-        and (mean := p["difference"][latency]["mean"]) is not None
-        and (ci95 := p["difference"][latency]["ci95"]) is not None
+        if p["difference"] is not None and (mean := p["difference"][latency]["mean"]) is not None
     ]
     places = decimals([mean for _, (mean, _) in found], figures=3)
     title = f"{latency_title(latency)}, policy − {escape(result['baseline'])} (ms)"
     figure = dressed(go.Figure(), 120 + 46 * len(found), title)
-    for policy, (mean, (low, high)) in found:
+    for policy, (mean, ci95) in found:
+        low, high = ci95 or (mean, mean)
         error = {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low]}
+        ends = f"95 %: {interval(ci95, places, signed=True)}" if ci95 else "no interval of one seed"
         figure.add_trace(
             go.Scatter(
                 x=[mean],
@@ -45,7 +45,7 @@ def difference_figure(result: Result, latency: LatencyName, look: dict[str, Look
                 marker={"color": look[policy].colour, "size": 10},
                 name=escape(policy),
                 cliponaxis=False,
-                hovertemplate=f"%{{text}} ms, 95 %: {interval((low, high), places, signed=True)}<extra></extra>",
+                hovertemplate=f"%{{text}} ms, {ends}<extra></extra>",
             )
         )
     figure.add_vline(0, line={"color": INK, "width": 1.5})

@@ -10,6 +10,7 @@ from typing import Final
 from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, interval, number, percent, within
 from lodestar.reports.result import LatencyName, Policy, QuantileName, Result
+from lodestar.reports.said import second_line
 
 __all__ = ["FULL", "NARROW", "SLO_HEADING", "WIDE", "policy_grid", "policy_notes", "policy_warnings"]
 
@@ -44,8 +45,9 @@ def policy_notes(result: Result) -> list[str]:
     """Return the sentences that a reader of the policy table needs."""
     limits = " and ".join(within(latency, limit_ms) for latency, limit_ms in result["slo"].items())
     intervals, window = result.get("intervals"), result.get("window")
+    how = intervals["how"] if intervals else "95 % interval of the mean"
     notes = [
-        f"Second line: {intervals['how'] if intervals else '95 % interval of the mean'}.",
+        second_line(how),
         f"Difference: policy − {result['baseline']} on the same requests and seeds; below 0 is faster.",
         f"SLO: {limits}; a request without an answer misses it.",
     ]
@@ -66,7 +68,8 @@ def policy_warnings(result: Result) -> list[str]:
 def _title(result: Result) -> str:
     window = result.get("window")
     counted = f"{number(window['requests'])} of {number(result['requests'])}" if window else number(result["requests"])
-    of = f"{counted} requests, {result['instances']} instances, {result['seeds']} seeds"
+    seeds = "one seed" if result["seeds"] == 1 else f"{result['seeds']} seeds"
+    of = f"{counted} requests, {result['instances']} instances, {seeds}"
     return f"{result['estimand']}, {result['trust']['verdict']}: {of}"
 
 
@@ -147,11 +150,13 @@ def _difference_column(
 
 def _difference(row: tuple[float | None, list[float] | None] | None, places: int, policy: Policy) -> Cell:
     value, ci95 = row or (None, None)
-    if ci95 is None:
+    if value is None:
         return Cell(number(None))
+    text = number(value, places, signed=True) + _grows(policy)
+    if ci95 is None:
+        return Cell(text)
     low, high = ci95
     mark: Mark = "good" if high < 0 and _is_steady(policy) else "bad" if low > 0 else ""
-    text = number(value, places, signed=True) + _grows(policy)
     return Cell(text, interval((low, high), places, signed=True), mark)
 
 

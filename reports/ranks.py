@@ -37,7 +37,8 @@ def _notes(result: Result) -> list[str]:
     of = f"{number(draws['draws'])} bootstrap draws" if draws else "bootstrap draws"
     return [
         f"Share of {of} of seeds and blocks of requests in which a policy has this rank, over the requests that have a "
-        "TTFT under every policy; best P99: has the least P99 TTFT. It does not count how far the engine model is off."
+        "TTFT under every policy; best P99: has the least P99 TTFT. It counts neither how far the engine model is off "
+        "nor how little few seeds tell: where the interval of a difference holds 0, the order is open."
     ]
 
 

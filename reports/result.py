@@ -183,7 +183,7 @@ class Measured(TypedDict):
     """One policy, replayed, beside what was measured in another dataset of the same traffic.
 
     Hit ratios are the routers' belief of the instances they chose; `predicted_one_run95_ms` is where one further run of
-    the replay falls.
+    the replay falls. What is 'hits_known' has prefix groups that the hits of the other dataset tell as well.
     """
 
     policy: str
@@ -196,6 +196,9 @@ class Measured(TypedDict):
     error_p50: NotRequired[float | None]
     error_p90: NotRequired[float | None]
     error_p99: float | None
+    predicted_mean_hits_known_ms: NotRequired[float | None]
+    error_mean_hits_known: NotRequired[float | None]
+    groups_matter: NotRequired[bool]
     router_hit_ratio: NotRequired[float | None]
     predicted_router_hit_ratio: NotRequired[float | None]
     predicted_hit_ratio: NotRequired[float | None]
@@ -248,7 +251,8 @@ class Result(TypedDict):
     policies: list[Policy]
     ranks: NotRequired[list[Rank]]
     one_step: list[OneStep]
-    one_step_note: str | None
+    one_step_notes: NotRequired[list[str]]
+    one_step_blocks: NotRequired[int]
     one_step_differences: NotRequired[list[dict[str, Any]]]
     one_step_tails: NotRequired[list[dict[str, Any]]]
     one_step_diagnostics: NotRequired[list[dict[str, Any]]]

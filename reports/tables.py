@@ -157,13 +157,13 @@ def _table(grid: Grid, names: int) -> Table:
 
 def _one_step(result: Result) -> list[RenderableType]:
     """Draw a few estimators beside the closed loop, or say why there are none."""
-    note = result["one_step_note"]
+    said = result.get("one_step_notes", [])
     if not result["one_step"]:
-        return [Text(f"No one-step estimates: {note}\n", style="dim")] if note else []
+        return [Text(f"No one-step estimates: {'; '.join(said)}\n", style="dim")] if said else []
     grids = estimate_grids(result, brief=True)
     usable, doubted = verdicts(result.get("one_step_diagnostics", []))
     notes = [] if "gap" in grids else list(result.get("gap_notes", []))
-    notes += [note] if note else []
+    notes += said
     return [
         *(grid_table(grids[name]) for name in ("gap", "estimators") if name in grids),
         *(Text(each) for each in usable),

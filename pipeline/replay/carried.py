@@ -3,7 +3,8 @@
 Every policy is replayed once on the engines of each bootstrap draw of the calibration, under a seed that was also
 replayed on the engines as fitted. Their paired difference knows nothing of that seed's luck: its standard deviation
 over the draws is what the calibration adds. It is independent of the luck that the interval already has, so the two
-are added in squares: half-width = √(half-width² + (z · deviation)²).
+are added in squares: half-width = √(half-width² + (z · deviation)²), with Student's t in the place of z where the draws
+are fewer than `ENOUGH_SEEDS`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
+from lodestar.pipeline.estimation.intervals.replayed import ENOUGH_SEEDS, level_of_each
 from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.summary import LATENCIES
 from lodestar.pipeline.replay.window import Window
@@ -39,14 +41,15 @@ def carry_calibration(
         drawn: policy → outcomes on those of the draws, each under the seed of its counterpart in `fitted`.
         window: the requests that count.
     """
-    alone, together = _z(1), _z(len(rows) - 1)
+    draws = len(next(iter(drawn.values())))
+    alone, together = _errors(1, draws), _errors(len(rows) - 1, draws)
     for row in rows:
         name, difference = row["policy"], row["difference"]
         row["calibration_sd"] = {}
         for latency in LATENCIES:
             shift = _shifts(fitted[name], drawn[name], latency, window)
             row["calibration_sd"][latency] = _sd(shift)
-            row[latency]["ci95"] = _widened(row[latency]["ci95"], row[latency]["mean"], _sd(shift), alone)
+            row[latency]["ci95"] = _widened(row[latency]["ci95"], row[latency]["mean"], _sd(shift), alone, least=0.0)
             if difference:
                 of, baseline = difference[latency], difference["baseline"]
                 shift = shift - _shifts(fitted[baseline], drawn[baseline], latency, window)
@@ -57,9 +60,14 @@ def carry_calibration(
             of["ci95"] = _widened(of["ci95"], of["value"], _sd(tail[0] - tail[1]), together)
 
 
-def _z(policies: int) -> float:
-    """Return the normal deviate of 95 % for each of so many at once (Šidák)."""
-    return float(ndtri(0.5 + 0.5 * 0.95 ** (1 / max(1, policies))))
+def _errors(policies: int, draws: int) -> float:
+    """Return the deviate of 95 % for each of so many at once (Šidák): the normal one, or t's of few draws.
+
+    >>> round(_errors(1, 20), 2), round(_errors(1, 2), 2)
+    (1.96, 12.71)
+    """
+    level = level_of_each(policies)
+    return float(ndtri(level) if draws >= ENOUGH_SEEDS else stdtrit(draws - 1, level))
 
 
 def _shifts(
@@ -85,13 +93,15 @@ def _sd(shifts: Floats) -> float | None:
     return float(known.std(ddof=1)) if len(known) > 1 else None
 
 
-def _widened(interval: list[float] | None, value: float | None, sd: float | None, z: float) -> list[float] | None:
-    """Add a deviation to both sides of an interval around a value.
+def _widened(
+    interval: list[float] | None, value: float | None, sd: float | None, z: float, least: float = -math.inf
+) -> list[float] | None:
+    """Add a deviation to both sides of an interval around a value, but no further than the least that it can be.
 
-    >>> _widened([7.0, 13.0], 10.0, 4.0, 1.0)
-    [5.0, 15.0]
+    >>> _widened([7.0, 13.0], 10.0, 4.0, 1.0), _widened([7.0, 13.0], 10.0, 4.0, 4.0, least=0.0)
+    ([5.0, 15.0], [0.0, 26.278820596099706])
     """
     if interval is None or value is None or sd is None:
         return interval
     low, high = value - interval[0], interval[1] - value
-    return [value - math.hypot(low, z * sd), value + math.hypot(high, z * sd)]
+    return [max(least, value - math.hypot(low, z * sd)), value + math.hypot(high, z * sd)]

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.pipeline.estimation.intervals.block_bootstrap import simultaneous_intervals
 from lodestar.pipeline.estimation.intervals.ranks import rank_probabilities
+from lodestar.pipeline.estimation.intervals.replayed import replayed_intervals
 from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resampled_quantiles
 
 __all__ = ["TailComparison", "compared_means", "compared_tails"]
@@ -30,15 +30,15 @@ def compared_means(values: Mapping[str, Floats], baseline: str, drawn: Resamples
     """Return each policy's mean difference to the baseline, with intervals that hold for all policies at once.
 
     What both policies share cancels, request by request and seed by seed, so that the interval is much narrower than
-    that of two independent means. A request counts where it has a value under both.
+    that of two independent means. A request counts where it has a value under both. One seed has no interval.
 
     Args:
         values: policy → seeds × requests, NaN where there is none.
         baseline: one of them.
         drawn: the same draws for all.
 
-    >>> values = {"a": np.array([[11.0, 21.0, 31.0, 41.0]]), "b": np.array([[10.0, 20.0, 30.0, 40.0]])}
-    >>> compared_means(values, "b", Resamples(np.zeros((9, 1), int), np.zeros((9, 1), int), 4, 4))
+    >>> values = {"a": np.array([[11.0, 21.0], [31.0, 41.0]]), "b": np.array([[10.0, 20.0], [30.0, 40.0]])}
+    >>> compared_means(values, "b", Resamples(np.zeros((9, 2), int), np.zeros((9, 1), int), 2, 2))
     {'a': {'mean': 1.0, 'ci95': [1.0, 1.0]}}
     """
     pairs = {name: each - values[baseline] for name, each in values.items() if name != baseline}
@@ -48,9 +48,9 @@ def compared_means(values: Mapping[str, Floats], baseline: str, drawn: Resamples
         return found
     means = np.array([np.nanmean(pair) for pair in there.values()])
     in_draws = np.stack([resampled_means(pair, drawn) for pair in there.values()])
-    intervals = simultaneous_intervals(means, in_draws, drawn.starts.shape[1])
+    intervals = replayed_intervals(means, in_draws, drawn)
     return found | {
-        name: {"mean": float(mean), "ci95": list(interval)}
+        name: {"mean": float(mean), "ci95": interval and list(interval)}
         for name, mean, interval in zip(there, means, intervals, strict=True)
     }
 
@@ -59,7 +59,8 @@ def compared_tails(values: Mapping[str, Floats], baseline: str, drawn: Resamples
     """Return differences of P99 to the baseline, as `compared_means` does, and how probable each rank is.
 
     P99 is the least value with 99 % of all seeds' requests at or below it. Both it and the ranks compare the same
-    requests for all: those that have a value under every policy in that seed.
+    requests for all: those that have a value under every policy in that seed. Of one seed there is neither an interval
+    nor a rank: how the next would order them, it does not tell.
     """
     served = ~np.logical_or.reduce([np.isnan(each) for each in values.values()])
     if len(values) < 2 or not served.any():
@@ -70,13 +71,13 @@ def compared_tails(values: Mapping[str, Floats], baseline: str, drawn: Resamples
     others = [name for name in values if name != baseline]
     differences = np.array([now[name] - now[baseline] for name in others])
     in_draws = np.stack([tails[name] - tails[baseline] for name in others])
-    intervals = simultaneous_intervals(differences, in_draws, drawn.starts.shape[1])
+    intervals = replayed_intervals(differences, in_draws, drawn)
     return TailComparison(
         {
-            name: {"value": float(value), "ci95": list(interval)}
+            name: {"value": float(value), "ci95": interval and list(interval)}
             for name, value, interval in zip(others, differences, intervals, strict=True)
         },
-        _ranks(common, tails, drawn),
+        _ranks(common, tails, drawn) if drawn.seeds.shape[1] > 1 else [],
     )
 
 

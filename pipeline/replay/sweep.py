@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.intervals.replayed import replayed_interval
 from lodestar.pipeline.estimation.resampling import resampled_quantiles, resamples
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.parallel import SERIAL, AnyPolicy, Mapper, begin
@@ -96,13 +96,14 @@ def _rows(outcomes: dict[str, list[Outcome]], cluster: Cluster, baseline: str, s
 
 
 def _tail(runs: list[Outcome], found: Mapping[str, Any]) -> list[float] | None:
-    """Return the interval of P99, from the draws that the summary made."""
+    """Return the interval of P99, from the draws that the summary made; None of one seed."""
     window, intervals = found["window"], found["intervals"]
     values = np.stack([run.ttft_ms[window["warmup_requests"] :] for run in runs])
     if np.isnan(values).all():
         return None
     drawn = resamples(len(runs), window["requests"], intervals["block_requests"], intervals["draws"])
-    return list(expanded_interval(resampled_quantiles([values], 0.99, drawn)[0], intervals["blocks"]))
+    interval = replayed_interval(resampled_quantiles([values], 0.99, drawn)[0], drawn, least=0.0)
+    return interval and list(interval)
 
 
 def _difference(found: Mapping[str, Any] | None) -> dict[str, float | None]:

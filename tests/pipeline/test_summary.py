@@ -14,7 +14,7 @@ from lodestar.models.engine import EngineModel
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.state import CANCELLED, LOST
-from lodestar.pipeline.replay.summary import Slo, summary
+from lodestar.pipeline.replay.summary import LATENCIES, Slo, summary
 
 Outcomes = dict[str, list[Outcome]]
 
@@ -141,10 +141,37 @@ def test_a_policy_that_depends_on_its_path_is_flagged_with_its_range(busy: Workl
     assert bistable["flags"][0].startswith(f"depends on its path: mean TTFT is {means[0]:,.0f} to {means[2]:,.0f} ms")
 
 
-def test_one_seed_has_no_spread_and_the_intervals_say_so(busy: Workload, outcomes: Outcomes) -> None:
-    found = summary({"random": outcomes["random"][:1]}, busy, "random")
-    assert found["policies"][0]["spread_over_seeds"] is None
-    assert "one seed, whose luck is not in them" in found["intervals"]["how"]
+def test_one_seed_has_neither_spread_nor_intervals_nor_ranks_and_says_so(busy: Workload, outcomes: Outcomes) -> None:
+    found = summary({name: runs[:1] for name, runs in outcomes.items()}, busy, "random")
+    for each in found["policies"]:
+        assert each["spread_over_seeds"] is None
+        assert [each[latency]["ci95"] for latency in LATENCIES] == [None, None, None]
+        assert each["ttft_ms"]["mean"] > 0
+    difference = found["policies"][1]["difference"]
+    assert difference["ttft_ms"]["ci95"] is difference["ttft_ms_p99"]["ci95"] is None
+    assert difference["ttft_ms"]["mean"] != 0
+    assert found["ranks"] == []
+    assert found["intervals"]["how"].startswith("no intervals and no ranks: one seed does not tell how far off")
+    assert "take --seeds 10 or more" in found["intervals"]["how"]
+
+
+def test_a_few_seeds_that_differ_much_widen_no_latency_below_0(busy: Workload, outcomes: Outcomes) -> None:
+    runs = [slower(run, factor) for run, factor in zip(outcomes["random"], (1.0, 3.0), strict=False)]
+    found = summary({"random": runs}, busy, "random")["policies"][0]
+    assert found["ttft_ms"]["ci95"][0] == 0.0
+    assert found["ttft_ms"]["ci95"][1] > 4 * found["ttft_ms"]["mean"]
+
+
+def test_a_few_seeds_say_that_they_are_few(busy: Workload, outcomes: Outcomes) -> None:
+    runs = outcomes["random"]
+    assert (
+        "; widened, as 3 seeds are few: --seeds 10 or more" in summary({"a": runs[:3]}, busy, "a")["intervals"]["how"]
+    )
+    assert "widened" not in summary({"a": runs[:1] * 10}, busy, "a")["intervals"]["how"]
+    for seeds, told in ((3, True), (5, False)):
+        several = {name: (each * 2)[:seeds] for name, each in outcomes.items()}
+        how = summary(several, busy, "random")["intervals"]["how"]
+        assert how.endswith("for all 2 policies at once" + ", but too seldom of fewer than 5 seeds" * told)
 
 
 @pytest.mark.parametrize("requests", [1, 2, 19, 21])

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from lodestar.reports.colours import looks
+from lodestar.reports.comparisons import difference_figure
 from lodestar.reports.datasets import ingest_tables, inspect_tables
 from lodestar.reports.grids import Cell, Column, Grid
 from lodestar.reports.policies import policy_grid
@@ -144,7 +146,7 @@ def test_a_grid_that_is_too_wide_comes_in_pieces_and_no_number_is_cut() -> None:
 
 def test_what_is_to_know_of_one_step_estimates_stands_below_them(make_replay) -> None:
     result = read_result(make_replay())
-    result["one_step_note"] = "127 of 1425 requests left out: no decision or no TTFT"
+    result["one_step_notes"] = ["127 of 1425 requests left out: no decision or no TTFT"]
     result["gap_notes"] = ["the replayed cluster is not the logged one"]
     text = drawn(replay_tables(result))
     assert "127 of 1425 requests left out: no decision or no TTFT." in text
@@ -208,11 +210,30 @@ def test_a_queue_that_grows_marks_every_latency_of_its_policy(make_replay) -> No
     assert "lodestar: unstable: the queue grows by 31.4 requests per minute" in " ".join(grid.warnings)
 
 
+def test_one_seed_shows_its_differences_without_intervals_and_says_why(make_replay) -> None:
+    result = read_result(make_replay())
+    result["seeds"], result["intervals"]["how"] = 1, "no intervals and no ranks: one seed does not tell"
+    for policy in result["policies"]:
+        for latency in ("ttft_ms", "tpot_ms", "e2e_ms"):
+            policy[latency]["ci95"] = None
+            if policy["difference"]:
+                policy["difference"][latency]["ci95"] = None
+    grid = policy_grid(result)
+    differences = next(column for column in grid.columns if column.title == "TTFT difference").cells
+    assert all(cell.note == "" and cell.mark == "" for cell in differences)
+    assert differences[-1].text.startswith("−")
+    assert grid.notes[0] == "No intervals and no ranks: one seed does not tell."
+    figure = difference_figure(result, "ttft_ms", looks(policy["policy"] for policy in result["policies"]))
+    assert len(figure.data) == len(result["policies"]) - 1
+    assert all("no interval of one seed" in trace.hovertemplate for trace in figure.data)
+
+
 def test_ranks_are_shares_of_the_draws(make_replay) -> None:
     grid = ranks_grid(read_result(make_replay()))
     assert [column.title for column in grid.columns] == ["policy", "1st", "2nd", "3rd", "4th", "best P99"]
     assert [cell.text for cell in grid.rows[-1]] == ["lodestar", "90.0", "10.0", "0.0", "0.0", "100.0"]
     assert "1,000 bootstrap draws" in grid.notes[0]
+    assert grid.notes[0].endswith("where the interval of a difference holds 0, the order is open.")
 
 
 def test_the_last_of_many_ranks_are_summed(make_replay) -> None:

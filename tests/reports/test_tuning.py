@@ -131,3 +131,17 @@ def test_mlflow_has_the_rows_as_a_table_and_the_means_as_metrics(tuned: Path, tm
     assert [line[table["columns"].index("settings")] for line in table["data"]] == [each["settings"] for each in ROWS]
     metrics = MlflowClient(workspace.tracking_uri).get_run(run_id).data.metrics
     assert metrics["lodestar/tuned_ttft_ms_mean"] == 2100.0
+
+
+def test_one_seed_is_drawn_and_told_without_intervals(tuned: Path) -> None:
+    rows = [
+        {name: None if name.endswith(("_low_ms", "_high_ms")) else value for name, value in row.items()} for row in ROWS
+    ]
+    figure = tuning_figure(rows, "mean", looks(["random", "lodestar"]))
+    assert [trace.x[0] for trace in figure.data] == [3100.0, 2500.0, 2100.0, 2000.0]
+    result = read_result(tuned)
+    result["tuning"], result["tuning_how"]["intervals"] = rows, "no intervals and no ranks: one seed does not tell"
+    grid = tuning_grid(result)
+    gained = next(column for column in grid.columns if column.title == "mean tuned − default")
+    assert gained.cells[2].text == "−400"
+    assert "No intervals and no ranks: one seed does not tell." in grid.notes

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval, simultaneous_intervals
+from lodestar.pipeline.estimation.intervals.replayed import replayed_interval, replayed_intervals
 from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resampled_quantiles, resamples
 from lodestar.pipeline.replay.cluster import Outcome
 from lodestar.pipeline.replay.parallel import AnyPolicy
@@ -106,12 +106,12 @@ def _interval(name: str, value: float | None, ci95: Sequence[float] | None) -> d
 
 
 def _tails(values: Mapping[str, Floats], drawn: Resamples) -> dict[str, list[float] | None]:
-    """Return the interval of each P99; None where nobody was served."""
+    """Return the interval of each P99; None where nobody was served, or one seed was replayed."""
     there = {text: each for text, each in values.items() if not np.isnan(each).all()}
     in_draws: Iterable[Floats] = resampled_quantiles(list(there.values()), _TAIL, drawn) if there else ()
-    blocks = drawn.starts.shape[1]
     return {text: None for text in values} | {
-        text: list(expanded_interval(each, blocks)) for text, each in zip(there, in_draws, strict=True)
+        text: interval and list(interval)
+        for text, interval in zip(there, (replayed_interval(each, drawn, least=0.0) for each in in_draws), strict=True)
     }
 
 
@@ -135,7 +135,7 @@ def _paired(
             now = [np.quantile(each[~lacking], _TAIL) for each in both]
             differences.append(float(now[0] - now[1]))
             in_draws.append(-np.diff(resampled_quantiles(both, _TAIL, drawn), axis=0)[0])
-    intervals = simultaneous_intervals(np.array(differences), np.stack(in_draws), drawn.starts.shape[1])
+    intervals = replayed_intervals(np.array(differences), np.stack(in_draws), drawn)
     for place, difference, interval in zip(there, differences, intervals, strict=True):
-        found[place] = (difference, list(interval))
+        found[place] = (difference, interval)
     return found
