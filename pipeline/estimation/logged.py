@@ -35,6 +35,7 @@ class LoggedDecisions:
             the choice alone, which cannot tell support violations.
         logger: which logging policy decided, numbered from 0, shape (n,); None: one for all.
         shared: which of the requests share a prefix, of n; None: not known, and intervals do not count on it.
+        instance: number of the one that was chosen, the same at every decision, shape (n,); None: not known.
 
     >>> log = LoggedDecisions(np.ones(2), np.array([0, 2, 5]), np.array([1, 2]), np.full(2, 0.5))
     >>> log.decisions, log.candidates, log.sums(np.arange(5.0)).tolist(), log.decision.tolist()
@@ -48,6 +49,7 @@ class LoggedDecisions:
     logging: Floats | None = None
     logger: Ints | None = None
     shared: SharedPrefixes | None = None
+    instance: Ints | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no estimator could read."""
@@ -113,7 +115,8 @@ class LoggedDecisions:
         offsets = np.concatenate([[0], np.cumsum(candidate.sum(axis=1))])
         place = np.cumsum(candidate, axis=1) - 1
         chosen = offsets[:-1] + place[np.arange(len(column)), column]
-        return cls(cost, offsets, chosen, propensity, None if logging is None else logging[candidate])
+        probability = None if logging is None else logging[candidate]
+        return cls(cost, offsets, chosen, propensity, probability, instance=column)
 
     def sums(self, of_candidates: Floats) -> Floats:
         """Add up over the candidates of each decision, shape (c,) → (n,)."""
@@ -142,6 +145,7 @@ class LoggedDecisions:
             None if self.logging is None else self.logging[np.repeat(kept, counts)],
             None if self.logger is None else self.logger[kept],
             None if self.shared is None else self.shared.only(kept),
+            None if self.instance is None else self.instance[kept],
         )
 
 
@@ -153,7 +157,13 @@ def _check_shapes(log: LoggedDecisions) -> None:
             "one or more a decision"
         )
     group = None if log.shared is None else log.shared.group
-    of_each = {"chosen": log.chosen, "propensity": log.propensity, "logger": log.logger, "prefix group": group}
+    of_each = {
+        "chosen": log.chosen,
+        "propensity": log.propensity,
+        "logger": log.logger,
+        "prefix group": group,
+        "instance": log.instance,
+    }
     for name, values in of_each.items():
         if values is not None and values.shape != (n,):
             raise DataError(f"{name} has shape {values.shape}; expected ({n},), one value a decision")

@@ -87,6 +87,7 @@ def of_obp(
         propensity=np.asarray(feedback["pscore"], dtype=np.float64),
         logging=None if logging is None else np.asarray(logging)[:, :, 0].reshape(-1),
         logger=logger,
+        instance=np.asarray(feedback["action"]),
     )
     predicted = None if estimated_rewards is None else sign * estimated_rewards.reshape(-1)
     return OneStepInput(log, action_dist.reshape(-1), predicted)

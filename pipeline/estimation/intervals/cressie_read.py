@@ -35,6 +35,14 @@ class _Sums:
     r: float
     least: float
     largest: float
+    about_mean: float
+
+    def spread(self, unseen: float) -> float:
+        """Return the variance of the weights with that of an unseen decision among them.
+
+        As a mean square less a squared mean it would be lost to rounding where all weights are nearly alike.
+        """
+        return (self.about_mean + self.n * (unseen - self.w / self.n) ** 2 / (1 + self.n)) / (1 + self.n)
 
 
 def cressie_read(
@@ -57,7 +65,7 @@ def cressie_read(
         level: how often it should hold.
 
     Reference: Karampatziakis, Langford and Mineiro 2019, Empirical likelihood for contextual bandits; as
-    vw-estimators 0.2.2 computes it, but where no reweighting is near enough the interval is all of the bounds.
+    vw-estimators 0.2.2 computes it, but where all weights are 0 the interval is all of the bounds.
 
     >>> w, y = np.tile([0.5, 1.5], 50), np.tile([0.2, 0.6, 0.4, 0.8], 25)
     >>> found = cressie_read(y, w, Bounds(0.0, 1.0))
@@ -74,8 +82,8 @@ def cressie_read(
         )
     sums = _sums(cost, weight, largest_weight)
     cut = _cut(sums, level)
-    below = min(_candidates(sums, bounds.least, 1, cut), default=bounds.least)
-    above = -min(_candidates(sums, bounds.largest, -1, cut), default=-bounds.largest)
+    below = min(_candidates(sums, bounds.least, 1, cut))
+    above = -min(_candidates(sums, bounds.largest, -1, cut))
     return Interval(
         _point(sums), bounds.clip(below), bounds.clip(above), level, ALONG_PATH, "Cressie-Read of the power -2"
     )
@@ -93,6 +101,7 @@ def _sums(cost: Floats, weight: Floats, largest_weight: float) -> _Sums:
         float(cost.sum()),
         0.0,
         largest_weight,
+        float(np.sum((weight - weight.mean()) ** 2)),
     )
 
 
@@ -106,25 +115,24 @@ def _point(of: _Sums) -> float:
     if math.isinf(unseen):
         gamma, beta = -(1 + n) / n, 0.0
     else:
-        mean, square = (unseen + of.w) / (1 + n), (unseen**2 + of.ww) / (1 + n)
-        gamma, beta = (square - mean) / (mean**2 - square), (1 - mean) / (mean**2 - square)
-    missing = max(0.0, 1 - (-gamma * of.w - beta * of.ww) / (1 + n))
+        mean, square, spread = (unseen + of.w) / (1 + n), (unseen**2 + of.ww) / (1 + n), of.spread(unseen)
+        gamma, beta = (mean - square) / spread, (mean - 1) / spread
+    missing = 1 - (-gamma * of.w - beta * of.ww) / (1 + n)
     return (-gamma * of.wr - beta * of.wwr) / (1 + n) + missing * of.r / n
 
 
 def _cut(of: _Sums, level: float) -> float:
     """Return φ: how far from equal shares a reweighting may go, less the divergence of the best one."""
     n, unseen = of.n, _unseen(of)
-    if math.isinf(unseen):
-        best = 1 + 1 / n
-    else:
-        mean, square = (unseen + of.w) / (1 + n), (unseen**2 + of.ww) / (1 + n)
-        best = (1 + n) * (mean - 1) ** 2 / (square - mean**2)
+    best = 1 + 1 / n if math.isinf(unseen) else (1 + n) * ((unseen + of.w) / (1 + n) - 1) ** 2 / of.spread(unseen)
     return (-best - float(fdtri(1, n, level))) / (2 * (1 + n))
 
 
 def _candidates(of: _Sums, r: float, sign: int, cut: float) -> Iterator[float]:
-    """Yield sign × the extreme value, with an unseen decision of cost r and the least, then the largest weight."""
+    """Yield sign × the extreme value, with an unseen decision of cost r and the least, then the largest weight.
+
+    One at least: that with the weight of `_unseen` is always near enough.
+    """
     n = of.n
     for unseen in (of.least, of.largest):
         if math.isinf(unseen):
@@ -132,14 +140,14 @@ def _candidates(of: _Sums, r: float, sign: int, cut: float) -> Iterator[float]:
             y = (r * of.w - of.wr) ** 2 / (n * (1 + n)) - (r**2 * of.ww - 2 * r * of.wwr + of.wwrr) / (1 + n)
             z = cut + 1 / (2 * n)
         else:
-            w, ww = (unseen + of.w) / (1 + n), (unseen**2 + of.ww) / (1 + n)
+            w, spread = (unseen + of.w) / (1 + n), of.spread(unseen)
             wr, wwr = sign * (unseen * r + of.wr) / (1 + n), sign * (unseen**2 * r + of.wwr) / (1 + n)
-            spread = ww - w**2
-            if spread <= 0:
+            if spread == 0:
                 continue
             x = wr + (1 - w) * (wwr - w * wr) / spread
             y = (wwr - w * wr) ** 2 / spread - ((unseen**2 * r**2 + of.wwrr) / (1 + n) - wr**2)
             z = cut + (1 - w) ** 2 / (2 * spread)
+        y = min(y, 0.0)  # the negative of a variance, which rounding makes positive where all costs are alike
         if abs(y * z) <= _NOTHING**2:
             yield x - math.sqrt(2) * _NOTHING
         elif z <= 0 <= y * z:

@@ -106,7 +106,6 @@ class GridCdf:
         part = np.concatenate([[0.0], steps]) / 2 + np.concatenate([steps, [0.0]]) / 2
         left = part / (1 - level)
         rising = np.interp(grid, self.grid, self.rising)
-        rising[0] = max(level, rising[0])
         last = len(self.grid) - len(grid) + 1
         by_block = self.sums[:, last:] @ left[1:] + self._at(start) * left[0]
         return float(start + np.sum((1 - rising) * left)), float(self._errors(by_block))

@@ -189,7 +189,7 @@ def _estimate(asked: _Asked, estimator: str, known: _Known | str, support: Suppo
         low, high = value - support.errors * error, value + support.errors * error
     else:
         value, low, high = start, cdf.quantile(max(asked.at - below, 0.0)), cdf.quantile(asked.at + half)
-    return TailEstimate(asked.name, estimator, value, min(low, value), max(high, value), ess, tail_ess, None, notes)
+    return TailEstimate(asked.name, estimator, value, low, high, ess, tail_ess, None, notes)
 
 
 def _refusal(asked: _Asked, known: _Known, tail_ess: float | None, support: Support) -> str | None:

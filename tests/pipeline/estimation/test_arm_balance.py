@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2_contingency, rankdata, ttest_ind
 
 from lodestar.data.errors import DataError
 from lodestar.pipeline.estimation.beyond.arm_balance import (
@@ -80,6 +80,16 @@ def test_a_bucket_needs_enough_of_the_rarer_arm_whichever_it_is() -> None:
             arm_balance(arm, [by(np.repeat([0, 1], 80))])
 
 
+def test_what_is_left_out_does_not_count_in_the_share_of_the_others() -> None:
+    random = np.random.default_rng(3)
+    bucket = np.repeat([0, 1, 2], [400, 400, 15])
+    arm = np.where(bucket == 2, 1, random.random(815) < 0.3 + 0.1 * bucket).astype(np.int64)
+    table = np.stack([np.bincount(bucket[:800][arm[:800] == which], minlength=2) for which in (0, 1)])
+    found = arm_balance(arm, [by(bucket)]).tests[0]
+    assert found.p == pytest.approx(chi2_contingency(table, correction=False).pvalue)
+    assert found.finding.endswith(f"expected {arm[:800].mean():.1%} of both")
+
+
 def test_quarters_hold_as_many_and_equal_values_stay_together() -> None:
     assert np.bincount(quantile_buckets(np.random.default_rng(0).random(400), 4)[0]).tolist() == [100] * 4
     bucket, texts = quantile_buckets(np.array([0.0] * 6 + [5.0, 7.0]), 4)
@@ -91,6 +101,7 @@ def test_quarters_hold_as_many_and_equal_values_stay_together() -> None:
 def test_load_and_latencies_are_those_of_the_moment() -> None:
     arrived_at_s, lasted_s = np.array([0.0, 1.0, 1.0, 4.0]), np.array([2.0, 3.5, 0.5, 1.0])
     assert in_flight(arrived_at_s, arrived_at_s + lasted_s).tolist() == [0, 1, 1, 1]
+    assert in_flight(np.array([0.0, 1.0]), np.array([1.0, 2.0])).tolist() == [0, 1]  # whose end comes at this moment
     seen = costs_seen(np.array([1.0, 2.0, 3.0, 4.0]), arrived_at_s + lasted_s, arrived_at_s, 1)
     assert np.isnan(seen[:3]).all()
     assert seen[3] == 1.0  # the last of two that were over, not the second, which is still open
@@ -112,6 +123,31 @@ def test_turns_at_the_peaks_are_found_and_turns_along_a_trend_are_not() -> None:
     means = [(noise - 0.3 * arm)[arm == which].mean() for which in (1, 0)]
     b, a = (f"{each:.4g}" for each in means)
     assert found.tests[0].finding == f"gaps are {b} in the mean in the turns of b and {a} in those of a; expected alike"
+
+
+@pytest.mark.parametrize("shift", [0.1, -0.1])
+def test_the_p_of_turns_is_welchs_of_the_mean_ranks_of_periods(shift: float) -> None:
+    arm = alternating(16, 50)
+    values = np.random.default_rng(2).lognormal(0, 2, 800) * np.exp(shift * arm)
+    of_period = (rankdata(values) / 800).reshape(16, 50).mean(axis=1)
+    expected = ttest_ind(of_period[1::2], of_period[::2], equal_var=False).pvalue
+    assert 0.001 < expected < 0.999
+    assert turn_balance(arm, [Traffic("tokens", values)]).tests[0].p == pytest.approx(expected)
+    values[25] = 1e9  # of one request alone, which can carry no more than its rank
+    assert turn_balance(arm, [Traffic("tokens", values)]).tests[0].p == pytest.approx(expected, abs=0.05)
+
+
+def test_what_speaks_at_a_switch_is_what_the_first_request_of_each_turn_met() -> None:
+    lengths = np.tile([30, 2, 12, 30], 20)
+    arm, random = np.repeat(np.arange(80) % 2, lengths), np.random.default_rng(1)
+    load = 5.0 * arm + random.random(len(arm))
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    load[starts] = random.random(80)
+    rank = rankdata(load[starts]) / 80
+    expected = ttest_ind(rank[1::2], rank[::2], equal_var=False).pvalue
+    found = turn_balance(arm, [Traffic("load", load, at_switch=True)])
+    assert found.tests[0].p == pytest.approx(expected)
+    assert f"{load[starts][1::2].mean():.4g} in the mean at the start of the turns" in found.tests[0].finding
 
 
 def test_the_load_at_a_switch_speaks_where_turns_are_uneven_alone() -> None:

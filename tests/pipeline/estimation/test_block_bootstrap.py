@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from lodestar.data.errors import ConfigError, DataError
-from lodestar.pipeline.estimation.intervals.block_bootstrap import block_bootstrap_mean, simultaneous_intervals
+from lodestar.pipeline.estimation.intervals.block_bootstrap import (
+    block_bootstrap_mean,
+    expanded_interval,
+    simultaneous_intervals,
+)
 from lodestar.pipeline.estimation.resampling import resamples
 from lodestar.pipeline.replay.comparison import compared_means
 
@@ -108,6 +112,26 @@ def test_a_policy_that_never_differs_has_an_interval_of_no_width_and_widens_no_o
     alone = simultaneous_intervals(np.zeros(1), draws, 20)
     beside = simultaneous_intervals(np.zeros(2), np.vstack([draws, np.zeros((1, 500))]), 20)
     assert beside == [alone[0], (0.0, 0.0)]
+
+
+def test_draws_further_off_than_any_table_of_a_normal_goes_widen_in_proportion() -> None:
+    """What was replayed and what was drawn of it then differ by far more than luck, and no interval may hide it."""
+    draws = np.random.default_rng(7).normal(0, 1, (1, 4000))
+    near, far = (simultaneous_intervals(np.array([off]), draws, 100_000)[0] for off in (20.0, 200.0))
+    assert 20 < (near[1] - near[0]) / 2 < 1.1 * 22
+    assert 200 < (far[1] - far[0]) / 2 < 1.01 * 202
+    assert simultaneous_intervals(np.array([200.0]), draws, 10)[0][1] > 2 * far[1]
+
+
+def test_draws_without_the_number_are_left_out_of_its_interval() -> None:
+    drawn = np.random.default_rng(9).normal(0, 1, 1000)
+    assert expanded_interval(np.append(drawn, np.full(50, np.nan)), 20) == expanded_interval(drawn, 20)
+    some = np.append(drawn, np.full(50, np.nan))[None]
+    (low, high), whole = (
+        simultaneous_intervals(np.zeros(1), some, 20)[0],
+        simultaneous_intervals(np.zeros(1), drawn[None], 20)[0],
+    )
+    assert (low, high) == pytest.approx(whole)
 
 
 def test_pairs_are_the_requests_with_a_value_under_both_policies() -> None:

@@ -85,6 +85,16 @@ def test_a_linear_cost_is_foretold_exactly() -> None:
     assert linear_costs(log, constant) == pytest.approx(linear)
 
 
+@pytest.mark.parametrize("constant", [0.1, 1e5 / 3])
+def test_a_feature_that_is_the_same_in_all_rows_but_for_rounding_counts_for_nothing(constant: float) -> None:
+    random = np.random.default_rng(0)
+    features = np.column_stack([random.normal(size=50), np.full(50, constant)])
+    model = weighted_least_squares(features, random.normal(size=50), random.gamma(1.0, 1.0, 50))
+    assert model.coefficients[1] == 0.0
+    moved = features + np.array([0.0, 1.0])
+    assert np.array_equal(model.predict(moved), model.predict(features))
+
+
 def test_weights_say_how_much_a_row_counts() -> None:
     features, cost = np.array([[0.0], [1.0], [1.0]]), np.array([0.0, 1.0, 4.0])
     model = weighted_least_squares(features, cost, np.array([1.0, 2.0, 1.0]))

@@ -22,7 +22,7 @@ from lodestar.pipeline.estimation.estimators.sg_ipw import sg_ipw
 from lodestar.pipeline.estimation.estimators.sndr import sndr
 from lodestar.pipeline.estimation.estimators.snipw import snipw
 from lodestar.pipeline.estimation.estimators.switch_dr import switch_dr
-from lodestar.pipeline.estimation.least_squares import weighted_least_squares
+from lodestar.pipeline.estimation.least_squares import linear_costs, weighted_least_squares
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.one_step import ESTIMAND, OneStepInput, Valued, weights
 from lodestar.pipeline.estimation.tails.support import effective_size
@@ -81,6 +81,18 @@ def test_mrdr_is_dr_with_the_weighted_fit_of_the_other_blocks() -> None:
         place = slice(held.start * 5, held.stop * 5)
         fitted[place] = np.column_stack([np.ones(150), table[place]]) @ solved
     assert mrdr(rows, folds=2).value == pytest.approx(dr(replace(rows, predicted=fitted)).value)
+
+
+def test_mrdr_leaves_out_of_its_fit_what_was_in_flight_at_the_border_of_a_block() -> None:
+    rows, _ = world(1, n=60)
+    fitted = linear_costs(rows.log, np.column_stack([rows.predicted, rows.features]), mrdr_weights(rows), 2, 5)
+    assert mrdr(rows, folds=2, gap=5).value == dr(replace(rows, predicted=fitted)).value
+    assert mrdr(rows, folds=2, gap=5).value != mrdr(rows, folds=2).value
+
+
+def test_a_propensity_that_rounding_puts_above_1_counts_for_nothing_in_the_fit_of_mrdr() -> None:
+    rows = changed(three_decisions(), propensity=np.array([0.5, 0.25, 1 + 1e-10]), logging=None)
+    assert mrdr_weights(rows).tolist() == [2.0, 6.0, 0.0]
 
 
 def test_diagnostics_by_hand() -> None:
@@ -177,6 +189,17 @@ def test_snipw_needs_no_model() -> None:
             estimator(replace(rows, predicted=None))
 
 
+def test_a_choice_of_which_the_model_says_nothing_is_named_though_the_policy_never_makes_it() -> None:
+    rows = three_decisions()
+    holes = replace(
+        rows, target=np.array([0.0, 1.0, 0.5, 0.5, 1.0]), predicted=np.array([np.nan, 210, 120, 280, 190.0])
+    )
+    assert dm(holes).value == pytest.approx((210 + 200 + 190) / 3)
+    for estimator in (dr, sndr, switch_dr, dr_os, sg_dr):
+        with pytest.raises(DataError, match="the prediction is not finite for a chosen candidate"):
+            estimator(holes)
+
+
 def test_a_policy_that_shares_no_decision_is_refused_by_all_but_the_model_alone() -> None:
     log = LoggedDecisions(
         np.array([100.0, 300.0, 200.0]), np.arange(4) * 2, np.array([1, 3, 5]), np.full(3, 0.5), np.full(6, 0.5)
@@ -222,6 +245,10 @@ def test_what_an_estimator_lacks_is_named_with_the_next_step() -> None:
     [
         (lambda rows: changed(rows, propensity=np.array([0.5, 0.0, 1.0])), "propensity must lie above 0"),
         (lambda rows: changed(rows, propensity=np.array([0.5, np.nan, 1.0])), "propensity must lie above 0"),
+        (
+            lambda rows: changed(rows, propensity=np.array([0.5, 1.5, 1.0])),
+            "propensity must lie above 0 and at most at 1",
+        ),
         (lambda rows: changed(rows, chosen=np.array([0, 1, 4])), "chosen must be a candidate of its own decision"),
         (lambda rows: changed(rows, chosen=np.array([0, 1])), r"chosen has shape \(2,\)"),
         (lambda rows: changed(rows, cost=np.array([1.0, np.nan, 1.0])), "cost is not finite"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lodestar.pipeline.estimation.blocks import block_se
+from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.estimators.dm import dm
 from lodestar.pipeline.estimation.estimators.dr import dr
@@ -20,9 +22,19 @@ from lodestar.pipeline.estimation.estimators.sg_ipw import sg_ipw
 from lodestar.pipeline.estimation.estimators.sndr import sndr
 from lodestar.pipeline.estimation.estimators.snipw import snipw
 from lodestar.pipeline.estimation.estimators.switch_dr import switch_dr
+from lodestar.pipeline.estimation.intervals.block_bootstrap import block_bootstrap_mean
+from lodestar.pipeline.estimation.intervals.linearised import linearised_interval
 from lodestar.pipeline.estimation.intervals.ratio_bootstrap import ratio_bootstrap
 from lodestar.pipeline.estimation.intervals.simultaneous import compared
-from lodestar.pipeline.estimation.one_step import OneStepInput, direct_values, residuals, weights
+from lodestar.pipeline.estimation.one_step import (
+    OneStepInput,
+    Valued,
+    direct_values,
+    missing_weight,
+    residuals,
+    weights,
+)
+from lodestar.pipeline.estimation.resampling import resamples
 from one_step_world import changed, three_decisions, world
 
 TUNED = (switch_dr, dr_os, sg_ipw, sg_dr)
@@ -68,16 +80,24 @@ def test_intervals_of_ratios_do_not_freeze_the_denominator() -> None:
     assert block_se(frozen, 1) > 1.3 * by_hand["snipw"].std()
 
 
-def test_tuning_for_one_policy_leaves_nothing_for_the_next() -> None:
-    rows, _ = world(0)
-    kept = []
-    for estimator in TUNED:
-        first, other, again = estimator(rows), estimator(other_policy(rows)), estimator(rows)
-        fresh = estimator(other_policy(world(0)[0]))
-        assert (other.value, other.lambda_, other.path) == (fresh.value, fresh.lambda_, fresh.path)
-        assert (first.value, first.lambda_, first.path) == (again.value, again.lambda_, again.path)
-        kept.append(first.lambda_ != other.lambda_)
-    assert any(kept)  # or a kept hyper-parameter would not be noticed here
+@pytest.mark.parametrize("estimator", TUNED)
+def test_tuning_for_one_policy_leaves_nothing_for_the_next(estimator: Callable[[OneStepInput], Valued]) -> None:
+    def log() -> OneStepInput:
+        rows, _ = world(3)
+        return replace(rows, predicted=np.full_like(rows.target, rows.log.cost.mean()))
+
+    def as_logged() -> OneStepInput:
+        """The policy that logged: all weights are 1, and none is shrunk."""
+        logging = log().log.logging
+        assert logging is not None
+        return replace(log(), target=logging)
+
+    rows, other = log(), as_logged()
+    found = [estimator(each) for each in (rows, other, rows, log(), as_logged())]
+    first, second, again, fresh, fresh_second = ((each.value, each.lambda_, each.path) for each in found)
+    assert first == again == fresh
+    assert second == fresh_second
+    assert found[0].lambda_ != found[1].lambda_  # or a kept hyper-parameter would not be noticed here
 
 
 def test_what_was_computed_for_one_input_is_not_used_for_a_changed_one() -> None:
@@ -170,6 +190,41 @@ def test_a_hyper_parameter_that_widens_the_interval_is_never_chosen() -> None:
     assert found
 
 
+def test_the_share_that_is_cut_off_does_not_count_what_small_weights_are_raised_by() -> None:
+    rows = replace(three_decisions(), target=np.array([1.0, 0.0, 0.125, 0.875, 1.0]))
+    rows = changed(rows, propensity=np.array([0.5, 0.875, 2 / 3]), logging=None, chosen=np.array([0, 2, 4]))
+    w, shrunk = np.array([2.0, 1 / 7, 1.5]), np.array([4 / 3, 1 / 4, 6 / 5])
+    assert weights(rows) == pytest.approx(w)
+    cut = ((2 - 4 / 3) + (1.5 - 6 / 5)) / w.sum()
+    found = sg_dr(rows, lambda_=0.5)
+    assert found.value == pytest.approx(dm(rows).value + np.mean(shrunk * residuals(rows)))
+    assert f"cuts off {cut:.1%} of the weight" in found.notes[0]
+
+
+def test_little_that_is_missing_from_the_mean_weight_is_not_worth_a_note_and_luck_is_none() -> None:
+    assert missing_weight(np.full(10_000, 0.991)) == ()
+    assert "the mean weight is 0.989" in missing_weight(np.full(10_000, 0.989))[0]
+    unsure = np.tile([0.0, 1.9], 50)  # 0.95, with a standard error of 0.095
+    assert missing_weight(unsure) == ()
+    assert "the mean weight is 0.95" in missing_weight(np.tile(unsure, 100))[0]
+
+
+def test_no_weight_is_lost_where_the_policy_never_makes_some_of_the_decisions() -> None:
+    """0 / 0 in the formulas of both shrinkages, at either end."""
+    rows = other_policy(world(0)[0])
+    assert (weights(rows) == 0).any()
+    assert dr_os(rows, lambda_=0.0).value == pytest.approx(dm(rows).value)
+    shared = weights(rows) > 0
+    assert sg_dr(rows, lambda_=1.0).value == pytest.approx(dm(rows).value + np.mean(shared * residuals(rows)))
+
+
+def test_what_had_no_hyper_parameter_names_none() -> None:
+    rows = three_decisions()
+    for estimator in (dm, ipw, snipw, dr, sndr, mipw):
+        assert estimator(rows).lambda_ is None
+    assert dr(rows, lambda_=1.5).lambda_ == ipw(rows, lambda_=1.5).lambda_ == 1.5
+
+
 def test_raw_costs_say_that_they_flatter_just_where_weight_is_cut_off() -> None:
     rows = three_decisions()  # weights are 2, 2 and 1
     for lambda_, told in ((0.0, True), (1.5, True), (2.0, False)):
@@ -188,9 +243,23 @@ def test_choices_that_the_log_never_makes_count_as_a_cost_of_0_and_raw_weighting
         assert "which flatters the policy" in estimator(half).notes[0]
 
 
-def test_intervals_draw_enough_by_default_and_by_blocks() -> None:
-    """A hundred draws of single requests, obp's default, leave the ends of an interval to luck."""
-    for drawn in (ratio_bootstrap, compared):
-        parameters = inspect.signature(drawn).parameters
-        assert parameters["draws"].default >= 1000
-        assert parameters["block"].default is None  # a twelfth of the log
+def test_intervals_draw_enough_by_default() -> None:
+    """A hundred draws, obp's default, leave the ends of an interval to luck."""
+    for drawn in (ratio_bootstrap, compared, block_bootstrap_mean, resamples):
+        assert inspect.signature(drawn).parameters["draws"].default >= 1000
+
+
+def test_intervals_are_by_blocks_by_default() -> None:
+    """Draws of single requests, obp's only ones, speak of this very log alone."""
+    rows, _ = world(2, n=1200)
+    w, cost, value = weights(rows), rows.log.cost, snipw(rows)
+    both = {"policy": value, "log": Valued(float(cost.mean()), cost)}
+    intervals: list[Callable[[int | None], object]] = [
+        lambda block: ratio_bootstrap(w * cost, w, block=block),
+        lambda block: compared(both, "log", block=block),
+        lambda block: linearised_interval(value.value, value.influence, block),
+        lambda block: estimate(rows, "policy", "snipw", block),
+        *(lambda block, tuned=tuned: tuned(rows, block=block).path for tuned in TUNED),
+    ]
+    for interval in intervals:
+        assert interval(None) == interval(100) != interval(1)

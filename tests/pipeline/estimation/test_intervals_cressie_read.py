@@ -82,6 +82,25 @@ def test_a_log_that_says_nothing_gives_all_of_the_bounds() -> None:
     assert (nothing.lower, nothing.upper) == (0.25, 1.0)
 
 
+@pytest.mark.parametrize("kinds", [(0.0, 0.5, 2.0, 8.0), (1 - 1e-12,)], ids=["uneven weights", "weights of nearly 1"])
+def test_costs_that_are_all_alike_lie_in_their_interval_in_any_unit(kinds: tuple[float, ...]) -> None:
+    """The variance of what is left is 0 then; rounded, it was 1e-17 to either side, and bounds changed places."""
+    random = np.random.default_rng(1)
+    for _ in range(500):
+        n, largest = int(random.integers(2, 60)), float(random.choice([9.0, np.inf]))
+        cost, weight = np.full(n, random.random()), random.choice(kinds, n)
+        ratio = cressie_read(cost, weight, Bounds(0.0, 1.0), largest)
+        ms = cressie_read(60_000 * cost, weight, Bounds(0.0, 60_000.0), largest)
+        assert ratio.lower <= cost[0] + 1e-8
+        assert ratio.upper >= cost[0] - 1e-8
+        assert (ms.lower / 60_000, ms.upper / 60_000) == pytest.approx((ratio.lower, ratio.upper), abs=1e-5)
+
+
+def test_weights_that_are_all_as_large_as_any_could_be_are_no_division_by_0() -> None:
+    found = cressie_read(np.linspace(0.0, 1.0, 24), np.full(24, 1 - 1e-12), Bounds(0.0, 1.0), 1 + 1e-9)
+    assert found.lower <= 0.5 <= found.upper
+
+
 def test_costs_beyond_the_bounds_are_refused_not_clipped() -> None:
     cost, weight = log()
     with pytest.raises(DataError, match=r"1 costs lie outside the bounds 0 to 1, such as 7; .* timeout"):

@@ -100,3 +100,19 @@ def test_what_gives_no_interval_is_refused() -> None:
         linearised_interval(0.0, VALUES, block=600)
     with pytest.raises(DataError, match="finite"):
         linearised_interval(0.0, np.array([1.0, np.nan]), block=1)
+
+
+def test_empirical_bernstein_is_the_bound_of_maurer_and_pontil_for_the_range_of_weighted_costs() -> None:
+    random = np.random.default_rng(4)
+    weight, cost = random.choice([0.0, 2.0], 2000), random.uniform(1.0, 2.0, 2000)
+    found = empirical_bernstein(cost, weight, Bounds(1.0, 2.0), 2.0, level=0.9)
+    values, log_2_over_delta = weight * cost, np.log(2 / 0.05)
+    reach = 2.0 * 2.0  # from 0, the least w y, not from 1, the least y
+    half = np.sqrt(2 * values.var(ddof=1) * log_2_over_delta / 2000) + 7 * reach * log_2_over_delta / (3 * 1999)
+    assert (found.lower, found.upper) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-12)
+    few = empirical_bernstein(cost[:20], weight[:20], Bounds(1.0, 2.0), 2.0)
+    assert (few.lower, few.upper) == (1.0, 2.0)
+    below = empirical_bernstein(-cost, weight, Bounds(-2.0, -1.0), 2.0, level=0.9)
+    assert (below.lower, below.upper) == pytest.approx((-found.upper, -found.lower), rel=1e-12)
+    with pytest.raises(DataError, match=r"from 0 to 1\.5"):
+        empirical_bernstein(cost, weight, Bounds(1.0, 2.0), 1.5)

@@ -68,6 +68,44 @@ def test_it_holds_at_every_time_at_once_for_a_series_that_remembers(foretold: bo
     assert ever_missed(apart, value - logged) <= 1 - level
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_either_end_of_a_sequence_may_err_half_as_often_as_both(level: float) -> None:
+    """As a two-sided interval of 95 % takes the 97.5 % quantile: with all of the error at either end it holds less."""
+    cost, weight, *_ = dependent_logs(3, 200, seed=5)
+    n, error, largest = np.arange(1, 201), (1 - level) / 2, 1 + LARGEST
+    bounds, ms = Bounds(100.0, 300.0), 100.0 + 200.0 * cost
+    alone = confidence_sequence(ms, weight, bounds, level=level)
+    assert (alone.lower - 100) / 200 == pytest.approx(np.maximum(running_lower(weight * cost, 1.0, error), 0.0))
+    assert (300 - alone.upper) / 200 == pytest.approx(np.maximum(running_lower(weight * (1 - cost), 1.0, error), 0.0))
+    apart = difference_sequence(ms, weight, np.ones_like(weight), bounds, level=level)
+    least = running_lower(weight * cost + (1 - cost), 1.0, error) - 1
+    assert apart.lower / 200 == pytest.approx(np.maximum(least, -1.0))
+    guess = np.broadcast_to(0.5 / n, cost.shape)
+    known = Foretold(100.0 + 200.0 * guess, 100.0 + 200.0 * guess, LARGEST)
+    told = confidence_sequence(ms, weight, bounds, known, level)
+    expected = running_lower(guess + weight * (cost - guess), largest, error)
+    assert (told.lower - 100) / 200 == pytest.approx(np.maximum(expected, 0.0))
+    told_apart = difference_sequence(
+        ms, weight, np.ones_like(weight), bounds, Foretold(40.0 * guess, known.chosen, LARGEST), level
+    )
+    expected = running_lower(1 + 0.2 * guess + (weight - 1) * (cost - guess), largest, error) - 1
+    assert told_apart.lower / 200 == pytest.approx(np.maximum(expected, -1.0))
+
+
+@pytest.mark.parametrize("foretold", [False, True])
+def test_a_policy_and_its_baseline_change_places_as_the_difference_changes_its_sign(foretold: bool) -> None:
+    cost, weight, *_ = dependent_logs(3, 200, seed=6)
+    other = np.where(weight > 0, 0.25, 1.75) * 1.0
+    known = [Foretold(sign * 0.2 * cost, np.full_like(cost, 0.5), LARGEST) if foretold else None for sign in (1, -1)]
+    one, back = (
+        difference_sequence(cost, *pair, UNIT, each)
+        for pair, each in zip(((weight, other), (other, weight)), known, strict=True)
+    )
+    assert one.lower == pytest.approx(-back.upper)
+    assert one.upper == pytest.approx(-back.lower)
+    assert (one.lower[:, -1] > -1).any()
+
+
 def test_looking_at_a_fixed_interval_after_every_decision_would_not_hold() -> None:
     cost, weight, value, _ = dependent_logs(300, 300, seed=4)
     n = np.arange(1, 301)
@@ -110,6 +148,14 @@ def test_a_guess_above_1_is_cut_where_vw_estimators_lets_it_grow() -> None:
     assert running_lower(values, 1.0, 0.025) == pytest.approx(expected)
 
 
+def test_deviations_count_in_units_of_the_scale() -> None:
+    """Of values down to −3 the deviations reach −1 in units of 4, as the boundary allows for."""
+    values, guess = np.array([-3.0, 1.0, -1.0]), np.array([0.5, -2.5 / 2, -1.5 / 3])
+    squares = np.cumsum(((values - guess) / 4.0) ** 2)
+    expected = (np.cumsum(values) - 4.0 * crossing(squares, 0.1)) / np.arange(1, 4)
+    assert running_lower(values, 4.0, 0.1) == pytest.approx(expected)
+
+
 def test_foretold_costs_narrow_the_upper_bound_of_costs_far_below_their_bound() -> None:
     random, n = np.random.default_rng(0), 20_000
     cost, weight, bounds = random.gamma(4.0, 50.0, n), random.choice([0.0, 2.0], n), Bounds(0.0, 60_000.0)
@@ -144,8 +190,12 @@ def test_what_would_break_the_promise_is_refused() -> None:
     cost, weight = np.full(3, 0.5), np.array([0.0, 2.0, 2.0])
     with pytest.raises(DataError, match="outside the bounds"):
         confidence_sequence(cost, weight, Bounds(0.0, 0.4))
+    with pytest.raises(DataError, match=r"3 costs lie outside the bounds 0\.6 to 1, such as 0\.5"):
+        confidence_sequence(cost, weight, Bounds(0.6, 1.0))
     with pytest.raises(ConfigError, match=r"a weight lies outside 0 to 1\.5"):
         confidence_sequence(cost, weight, UNIT, Foretold(cost, cost, 1.5))
+    with pytest.raises(ConfigError, match=r"a weight lies outside 0 to 1\.5"):
+        difference_sequence(cost, weight * 0, weight, UNIT, Foretold(cost * 0, cost, 1.5))
     with pytest.raises(DataError, match="foretold value leaves the bounds"):
         confidence_sequence(cost, weight, UNIT, Foretold(cost + 1, cost, 2.0))
     with pytest.raises(DataError, match="foretold difference"):

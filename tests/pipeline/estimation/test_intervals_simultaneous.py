@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
 
 from lodestar.data.errors import ConfigError, DataError
 from lodestar.pipeline.estimation.blocks import block_se
+from lodestar.pipeline.estimation.intervals.block_bootstrap import simultaneous_intervals
 from lodestar.pipeline.estimation.intervals.simultaneous import compared, holm
 from lodestar.pipeline.estimation.one_step import Valued
 
@@ -70,6 +72,32 @@ def test_holm_errs_no_more_often_than_it_says() -> None:
         rows = compared(policies(random, [10.0] * 5), "p0", BLOCK, draws=50, seed=seed)
         wrong += any(row.p_holm is not None and row.p_holm < 0.05 for row in rows)
     assert wrong <= 0.09 * 200
+
+
+@pytest.mark.parametrize("means", [(10.0, 11.0), (11.0, 10.0)], ids=["worse", "better"])
+def test_of_one_policy_the_p_is_that_of_the_paired_t_test_of_blocks(means: tuple[float, float]) -> None:
+    values = policies(np.random.default_rng(4), list(means))
+    apart = (values["p1"].influence - values["p0"].influence).reshape(-1, BLOCK).mean(axis=1)
+    expected = ttest_1samp(apart, 0.0).pvalue
+    assert expected < 0.5
+    assert compared(values, "p0", BLOCK)[1].p_holm == pytest.approx(expected)
+
+
+def test_a_short_last_block_counts_by_its_length() -> None:
+    """Bounds are those of blocks drawn and averaged one by one, though blocks of 100 and of 10 are drawn alike."""
+    rows = np.concatenate([np.random.default_rng(5).normal(0, 1, 400), np.random.default_rng(6).normal(6, 1, 10)])
+    found = compared({"base": Valued(0.0, np.zeros(410)), "p": Valued(float(rows.mean()), rows)}, "base", 100, 4000)[1]
+    random, blocks = np.random.default_rng(7), np.split(rows, [100, 200, 300, 400])
+    drawn = [np.concatenate([blocks[k] for k in random.integers(0, 5, 5)]).mean() for _ in range(4000)]
+    (expected,) = simultaneous_intervals(np.array([rows.mean()]), np.array([drawn]), 5)
+    assert (found.lower, found.upper) == pytest.approx(expected, rel=0.1)
+
+
+def test_another_seed_draws_other_blocks() -> None:
+    values = policies(np.random.default_rng(1), [10.0, 12.0])
+    first, again, other = (compared(values, "p0", BLOCK, draws=100, seed=seed)[1] for seed in (1, 1, 2))
+    assert first == again
+    assert (first.lower, first.difference) != (other.lower, other.difference)
 
 
 def test_two_policies_that_are_one_do_not_differ() -> None:

@@ -151,9 +151,24 @@ def test_a_logger_that_shares_nothing_is_not_trusted_alone() -> None:
     column = rows.log.chosen - first
     target = np.zeros(rows.log.candidates)
     target[first + np.where(rows.log.logger == 0, (column + 1) % 4, column)] = 1.0
-    for estimator in (weighted_ipw, weighted_snipw):
-        with pytest.raises(DataError, match=r"of logger 0 is the same.*or use the balanced form"):
+    for estimator, what in ((weighted_ipw, "contribution"), (weighted_snipw, "weight")):
+        with (
+            np.errstate(all="raise"),
+            pytest.raises(DataError, match=rf"every {what} of logger 0 is the same.*or use the balanced form"),
+        ):
             estimator(OneStepInput(rows.log, target))
+
+
+def test_the_balanced_form_leaves_out_the_probabilities_of_single_loggers() -> None:
+    """They are those of the logger that decided, and no longer what the weights are made of."""
+    logging = np.array([0.25, 0.75, 0.5, 0.5])
+    log = LoggedDecisions(
+        np.array([1.0, 5.0]), np.array([0, 2, 4]), np.array([0, 3]), np.array([0.25, 0.5]), logging, np.array([0, 1])
+    )
+    rows = balanced(OneStepInput(log, np.array([1.0, 0.0, 0.0, 1.0])), np.array([[0.25, 0.75], [0.5, 0.5]]))
+    assert rows.log.logging is None
+    assert weights(rows).tolist() == [1 / 0.375, 1 / 0.625]
+    assert ipw(rows).value == pytest.approx((1 / 0.375 + 5 / 0.625) / 2)
 
 
 def test_what_is_missing_or_wrong_is_named() -> None:
@@ -166,6 +181,8 @@ def test_what_is_missing_or_wrong_is_named() -> None:
         balanced(rows, p[:1])
     with pytest.raises(DataError, match="expected 0 to 1 for every logged choice"):
         balanced(rows, -p)
+    with pytest.raises(DataError, match="expected 0 to 1 for every logged choice"):
+        balanced(rows, np.where(np.arange(2)[:, None] == rows.log.logger, p, 1.5))
     with pytest.raises(DataError, match="by its own logger is not its propensity"):
         balanced(rows, p[::-1])
     with pytest.raises(DataError, match="logging probability of every candidate"):

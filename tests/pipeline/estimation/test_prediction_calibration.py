@@ -94,3 +94,15 @@ def test_a_group_that_always_holds_has_no_error_of_0() -> None:
     few = replace(always, decisions=10)
     unknown = replace(always, se=float("nan"))
     assert miscalibrated([few], 12) is miscalibrated([unknown], 12) is miscalibrated([], 12) is None
+
+
+def test_a_cost_that_is_just_what_was_foretold_is_covered() -> None:
+    (found,) = coverage(np.array([1.0, 2.0, 3.0, 4.0]), {0.5: np.array([1.0, 2.0, 2.5, 3.5])}, 2, {})
+    assert found.covered_ratio == 0.5
+
+
+def test_the_more_groups_are_looked_at_the_more_has_to_be_luck() -> None:
+    off = Coverage("load 3", 2000, 0.9, covered_ratio=0.82, se=0.02, pinball=1.0)  # 4 standard errors
+    others = [Coverage(f"time {k}", 2000, 0.9, covered_ratio=0.9, se=0.02, pinball=1.0) for k in range(60)]
+    assert "at load 3" in str(miscalibrated([off], 12))
+    assert miscalibrated([off, *others], 12) is None

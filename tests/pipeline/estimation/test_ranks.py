@@ -29,6 +29,11 @@ def test_the_same_policy_under_two_names_shares_its_ranks() -> None:
     assert found.tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]
 
 
+def test_draws_in_which_a_policy_has_no_number_are_left_out() -> None:
+    drawn = np.array([[1.0, 5.0, np.nan, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    assert rank_probabilities(drawn) == pytest.approx(np.array([[2, 1], [1, 2]]) / 3)
+
+
 @given(st.integers(1, 6), st.integers(1, 40), st.integers(0, 99))
 def test_every_policy_has_one_rank_and_every_rank_one_policy(policies: int, draws: int, seed: int) -> None:
     drawn = np.random.default_rng(seed).integers(0, 4, (policies, draws)).astype(float)

@@ -59,6 +59,20 @@ def test_all_seeds_of_a_draw_get_the_same_blocks() -> None:
     assert means.std() == pytest.approx(resampled_means(by_request[:1], resamples(1, 100, 10)).std(), rel=0.1)
 
 
+def test_every_request_is_drawn_as_often_also_at_either_end() -> None:
+    drawn = resamples(1, 100, block=20, draws=4000)
+    for request in (0, 1, 50, 99):
+        here = (np.arange(100) == request).astype(float)[None]
+        assert resampled_means(here, drawn).mean() == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize(("level", "n"), [(0.9, 10), (0.9, 100), (0.95, 20), (0.99, 100), (0.99, 1000), (0.5, 2)])
+def test_a_level_that_falls_on_a_request_is_that_request_whatever_the_rounding(level: float, n: int) -> None:
+    """1 − 0.9 is a little less than a tenth."""
+    found = resampled_quantiles([np.arange(float(n))[None]], level, resamples(1, n, block=n, draws=3))
+    assert found.tolist() == [[round(level * n) - 1.0] * 3]
+
+
 def test_values_of_another_shape_are_refused() -> None:
     with pytest.raises(DataError, match=r"values have shape \(2, 9\); expected \(seeds, requests\) \(2, 10\)"):
         resampled_means(np.ones((2, 9)), resamples(2, 10, 2))

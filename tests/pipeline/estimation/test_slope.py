@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy.stats import t
 from lodestar.data.errors import ConfigError
 from lodestar.pipeline.estimation.estimators.dr_os import dr_os
 from lodestar.pipeline.estimation.estimators.ipw import ipw
+from lodestar.pipeline.estimation.estimators.sg_dr import sg_dr
+from lodestar.pipeline.estimation.estimators.sg_ipw import sg_ipw
 from lodestar.pipeline.estimation.estimators.switch_dr import switch_dr
 from lodestar.pipeline.estimation.one_step import Valued
 from lodestar.pipeline.estimation.slope import CLIPS, SHARES, SHRINKAGES, slope, tuned
@@ -132,3 +135,18 @@ def test_tuning_begins_with_the_whole_weights_where_others_are_as_wide(bias: flo
     found = tuned(tries.__getitem__, [0.0, 1.0], block=1)
     assert found.value == 10.0
     assert [(each.lambda_, each.accepted) for each in found.path] == [(0.0, True), (1.0, False)]
+
+
+def test_tuning_goes_on_to_the_narrowest_that_does_not_flatter() -> None:
+    tries = {0.0: spread(10.0, 4.0), 1.0: spread(10.5, 2.0), 2.0: spread(11.0, 1.0), 3.0: spread(9.5, 0.5)}
+    assert tuned(tries.__getitem__, [0.0, 1.0, 2.0, 3.0], block=1).value == 11.0
+
+
+def test_tuning_keeps_the_whole_weights_where_shrinking_them_gains_nothing() -> None:
+    """Of the logging policy itself all weights are 1, and no hyper-parameter makes its interval narrower."""
+    rows, _ = world(0)
+    assert rows.log.logging is not None
+    same = replace(rows, target=rows.log.logging)
+    for estimator, whole in ((switch_dr, math.inf), (sg_dr, 0.0), (sg_ipw, 0.0)):
+        found = estimator(same)
+        assert (found.lambda_, found.whole) == (whole, None)

@@ -233,3 +233,33 @@ def test_a_tail_in_one_burst_has_no_upper_end() -> None:
         assert of(found, "p99", name).tail_ess == pytest.approx(200, abs=2)
         assert "the interval of p99 has no upper end" in str(of(found, "p99", name).refused)
         assert of(found, "p50", name).value is not None
+
+
+def test_a_tail_of_which_more_than_half_may_be_unseen_is_refused() -> None:
+    """In a share of the decisions the policy goes where the log never does; its P90 is told where that is 4 %."""
+    n = 8000
+    cost = np.random.default_rng(0).lognormal(0, 1, n)
+    for share, is_told in ((0.04, True), (0.06, False)):
+        away = np.where(np.arange(n) % 100 < 100 * share, 1.0, 0.0)
+        logging, target = np.tile([1.0, 0.0], n), np.stack([1 - away, away], axis=1).ravel()
+        log = LoggedDecisions(cost, 2 * np.arange(n + 1), 2 * np.arange(n), np.ones(n), logging)
+        rows = OneStepInput(log, target)
+        assert unseen_ratio(rows, 400) == pytest.approx(share)
+        found = of(tail_measures(rows, 400), "p90", "snipw")
+        assert (found.value is not None) == is_told
+        assert ("the tail beyond p90 may lie there" in str(found.refused)) != is_told
+
+
+def test_a_share_that_bursts_decide_is_no_surer_than_blocks_say_however_few_are_beyond() -> None:
+    cost = np.random.default_rng(0).uniform(1, 2, 8000)
+    cost[400:420] = 9.0  # twenty requests beyond, all in one block
+    found = of(tail_measures(alone(cost), 400, slo=5.0), "slo", "snipw")
+    assert "few requests are on one side" in found.notes[0]
+    assert found.low is not None
+    half = 2.093 * 20 / 8000  # Student's t of 20 blocks, of which one has them all
+    assert found.low == pytest.approx(1 - 20 / 8000 - half, abs=2e-4)
+
+
+def test_the_mean_beyond_a_quantile_is_told_of_tails_alone() -> None:
+    found = tail_measures(alone(np.random.default_rng(0).lognormal(0, 1, 4000)), 200, levels=(0.5, 0.8, 0.9, 0.95))
+    assert {each.measure for each in found if each.measure.startswith("cvar")} == {"cvar90", "cvar95"}
