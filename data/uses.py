@@ -90,18 +90,19 @@ def _fitted(rows: NDArray[np.int64], arrived_at_s: Floats, finished_at_s: Floats
 
 
 def _one_step(log: RequestLog, propensity: Floats, note: str | None) -> tuple[Rule, Rule]:
-    """Return what any estimate needs, and what weights need; where some propensities are known, only those count."""
+    """Return what any estimate needs, and what weights need: as many requests, with propensities."""
     if not len(log.instances):
         return (True, "no instances are logged"), (False, None)
     counted = np.arange(len(log)) >= int(WARMUP_RATIO * len(log))
     shown = counted & (log.chosen >= 0) & (log.ttft_ms > 0) & log.candidate[np.arange(len(log)), log.chosen]
     weighable = shown & (propensity > 0)
-    usable, what = (weighable, ", its propensity") if weighable.any() else (shown, "")
-    few = (
-        f"{usable.sum()} requests after the warm-up have a decision{what} and a TTFT; "
-        f"expected at least {FEWEST_ONE_STEP}"
-    )
-    return (bool(usable.sum() < FEWEST_ONE_STEP), few), (not weighable.any(), note or "no propensity is above 0")
+    none = note or "no propensity is above 0"
+    return _enough(shown, ""), _enough(weighable, ", its propensity") if weighable.any() else (True, none)
+
+
+def _enough(usable: Bools, what: str) -> Rule:
+    why = f"{usable.sum()} requests after the warm-up have a decision{what} and a TTFT; expected at least"
+    return bool(usable.sum() < FEWEST_ONE_STEP), f"{why} {FEWEST_ONE_STEP}"
 
 
 def _calibrate(log: RequestLog) -> tuple[Rule, ...]:

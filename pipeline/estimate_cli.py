@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Policies, Seed, emit, progress_bar, say_first_use
-from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Seeds, SloTtftMs, WarmupRatio
+from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Blocks, SameRequests, Seeds, SloTtftMs, WarmupRatio
 
 __all__ = ["estimate"]
 
@@ -24,6 +24,8 @@ def estimate(
         typer.Option("--all", help="Print every estimator, tail, derivative and check, and how fields were inferred."),
     ] = False,
     seeds: Seeds = 20,
+    blocks: Blocks = 12,
+    same_requests: SameRequests = False,
     arrivals_from: ArrivalsFrom = None,
     warmup_ratio: WarmupRatio = 0.05,
     slo_ttft_ms: SloTtftMs = 2000.0,
@@ -31,7 +33,7 @@ def estimate(
     as_json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Value policies on logged decisions by every estimator, one step beside closed loop."""
+    """Value policies on logged decisions, one step beside closed loop."""
     say_first_use()
     from lodestar.data.workspace import Workspace
     from lodestar.pipeline.estimating import estimate_dataset
@@ -50,6 +52,8 @@ def estimate(
         slo=Slo(slo_ttft_ms),
         arrivals_from=arrivals_from,
         warmup_ratio=warmup_ratio,
+        blocks=blocks,
+        same_requests=same_requests,
     )
     with progress_bar("estimate") as update:
         models = trained_models(workspace, dataset) if any(map(wants_models, policy)) else None

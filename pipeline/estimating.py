@@ -18,9 +18,10 @@ from lodestar.pipeline.replay.settings import Settings
 __all__ = ["estimate_dataset"]
 
 _OF_REPLAY: Final = (
-    *("dataset", "command", "baseline", "requests", "instances", "slo", "window", "trust", "inferred"),
+    *("dataset", "command", "baseline", "seeds", "requests", "instances", "slo", "window", "trust", "inferred"),
+    "intervals",
     *("one_step", "one_step_differences", "one_step_tails", "one_step_diagnostics", "derivatives", "test"),
-    *("one_step_note", "gap", "gap_notes", "policies"),
+    *("one_step_notes", "one_step_blocks", "gap", "gap_notes", "policies"),
 )
 _ALONE: Final = "no closed loop was asked for: these are no policy's performance"
 
@@ -57,9 +58,20 @@ def _one_step_alone(workspace: Workspace, dataset: str, settings: Settings, mode
     traffic = logged_traffic(workspace, dataset, settings)
     log = traffic.log
     fleet = Fleet(log.instances, calibrated_engines(workspace, log))
-    steps = one_step(traffic, policies, fleet, baseline, settings.seed, settings.slo.ttft_ms)
+    steps = one_step(
+        traffic,
+        policies,
+        fleet,
+        baseline,
+        settings.seed,
+        settings.slo.ttft_ms,
+        settings.blocks,
+        settings.same_requests,
+    )
     if not steps.rows and steps.test is None:
-        raise DataError(f"dataset {dataset!r}: no one-step estimates: {steps.note}. See lodestar inspect {dataset}")
+        raise DataError(
+            f"dataset {dataset!r}: no one-step estimates: {'; '.join(steps.notes)}. See lodestar inspect {dataset}"
+        )
     return {
         "dataset": dataset,
         "command": f"{settings.command(dataset, 'estimate')} --one-step-only",

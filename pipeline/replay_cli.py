@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lodestar.pipeline.console import Dataset, Home, Json, Policies, Seed, emit, progress_bar, say_first_use
-from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Seeds, SloTtftMs, WarmupRatio
+from lodestar.pipeline.replay_options import ArrivalsFrom, Baseline, Blocks, SameRequests, Seeds, SloTtftMs, WarmupRatio
 
 __all__ = ["calibrate", "replay"]
 
@@ -43,6 +43,8 @@ def replay(
     dataset: Dataset,
     policy: Policies,
     seeds: Seeds = 20,
+    blocks: Blocks = 12,
+    same_requests: SameRequests = False,
     baseline: Baseline = None,
     measured: Annotated[
         list[str] | None,
@@ -145,6 +147,8 @@ def replay(
         measured=tuple(measured or ()),
         arrivals_from=arrivals_from,
         warmup_ratio=warmup_ratio,
+        blocks=blocks,
+        same_requests=same_requests,
         cluster=described_cluster(cluster, view, event or (), on_failure),
         cluster_file=None if cluster is None else str(cluster),
         shorthands=tuple(words),

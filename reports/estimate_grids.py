@@ -36,12 +36,12 @@ def estimate_grids(found: Mapping[str, Any], brief: bool = False) -> dict[str, G
         steps, tails = [row for row in steps if row["estimator"] in SHOWN], _first(tails)
     grids = {}
     if found.get("gap"):
-        gap = gap_grid(found["gap"], found["trust"]["verdict"])
+        gap = gap_grid(found["gap"], found["trust"]["verdict"], brief)
         grids["gap"] = replace(gap, notes=[*map(sentence, found.get("gap_notes", [])), *gap.notes])
     if judged:
-        grids["weights"] = weights_grid(judged)
+        grids["weights"] = weights_grid(judged, brief)
     if steps:
-        grids["estimators"] = estimators_grid(steps, [row["policy"] for row in judged])
+        grids["estimators"] = estimators_grid(steps, [row["policy"] for row in judged], brief and "gap" in grids)
     if found.get("one_step_differences"):
         grids["differences"] = differences_grid(found["one_step_differences"], found["baseline"], slo_ttft_ms)
     if tails:

@@ -32,8 +32,10 @@ def estimate_tables(found: Mapping[str, Any], whole: bool = False) -> Renderable
         parts += [Text(sentence(note) + "\n", style="yellow") for note in found["gap_notes"]]
     parts += _closed_loop(found)
     parts += [grid_table(grid) for grid in estimate_grids(found, brief=not whole).values()]
-    if found["one_step_note"]:
-        parts.append(Text(f"{sentence(found['one_step_note'])}\n", style="dim"))
+    if found["one_step_notes"]:
+        parts.append(Text("".join(f"{sentence(note)}\n" for note in found["one_step_notes"]), style="dim"))
+    if found.get("seeds", 0) > 1:
+        parts.append(Text(f"Closed-loop intervals: {found['intervals']['how']}.\n", style="dim"))
     if found["inferred"]:
         parts.append(_inferred(found, whole))
     return Group(*parts, Text(_next(found, whole)))
@@ -51,6 +53,8 @@ def _closed_loop(found: Mapping[str, Any]) -> list[RenderableType]:
     beside = {row["policy"] for row in found["gap"]}
     alone = [row for row in found["policies"] if row["policy"] not in beside]
     flags = [Text(flag, style="yellow") for flag in policy_warnings(found)]  # type: ignore[arg-type]
+    if found.get("seeds") == 1:
+        flags.append(Text(f"Closed loop: {found['intervals']['how']}.", style="yellow"))
     if flags:
         flags.append(Text())
     return [*([grid_table(closed_loop_grid(alone, found["trust"]["verdict"]))] if alone else []), *flags]

@@ -41,12 +41,13 @@ def closed_loop_grid(rows: Rows, verdict: str) -> Grid:
     return Grid(f"Closed loop without one step beside it ({verdict}), mean TTFT", columns)
 
 
-def estimators_grid(rows: Rows, judged: Collection[str] = ()) -> Grid:
+def estimators_grid(rows: Rows, judged: Collection[str] = (), beside: bool = False) -> Grid:
     """Return one row an estimator, one column a policy: the value and its 95 % interval.
 
     Args:
         rows: one a policy and estimator.
         judged: policies whose weights have a verdict.
+        beside: whether a table above, with the closed loop, says what one step is.
     """
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     names = list(dict.fromkeys(row["estimator"] for row in rows))
@@ -60,7 +61,7 @@ def estimators_grid(rows: Rows, judged: Collection[str] = ()) -> Grid:
         ]
         columns.append(Column(policy, "ms", cells))
     title = "One-step, logged states: a diagnostic, mean TTFT"
-    return Grid(title, columns, [*_how(rows, judged), *_notes(rows), ONE_STEP])
+    return Grid(title, columns, [*_how(rows, judged), *_notes(rows), *([] if beside else [ONE_STEP])])
 
 
 def read_first(estimators: Collection[str]) -> str:
@@ -135,7 +136,7 @@ def _how(rows: Rows, judged: Collection[str]) -> list[str]:
         said.append(f"{', '.join(refused)}: only dm, the predictor alone; the verdict on the weights says why.")
     if unlogged:
         whose = said_of(unlogged, list(of), "every policy")
-        said.append(f"Of {whose} only dm, the predictor alone: the log has no propensities to weigh decisions by.")
+        said.append(f"Of {whose} only dm, the predictor alone: the log has no, or too few, propensities.")
     said.append(
         f"Below each value: its 95 % interval{_made(rows)}. Too narrow where dependence spans the log in other "
         "ways: see docs/validation.md."

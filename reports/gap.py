@@ -15,8 +15,14 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 
-def gap_grid(rows: Rows, verdict: str) -> Grid:
-    """Return one row a policy: its one-step value, its closed-loop value, and what lies between the two."""
+def gap_grid(rows: Rows, verdict: str, brief: bool = False) -> Grid:
+    """Return one row a policy: its one-step value, its closed-loop value, and what lies between the two.
+
+    Args:
+        rows: one a policy that has both.
+        verdict: of the trust gates.
+        brief: without how each number is made, of which the sentences of the policies say enough to begin with.
+    """
     places = decimals([row["closed_loop_ms"] for row in rows])
     untrusted = distrust(verdict)
     columns = [
@@ -30,6 +36,25 @@ def gap_grid(rows: Rows, verdict: str) -> Grid:
         Column("cache hits", "%", [_moved(row, "hit_ratio") for row in rows]),
         Column("engine queue", "ms", [_moved(row, "queue_ms") for row in rows]),
     ]
+    notes = _briefly(rows) if brief else _in_full(rows)
+    title = f"One step beside closed loop ({verdict}), mean TTFT"
+    return Grid(title, columns, [*(row["sentence"] for row in rows), *notes])
+
+
+def _briefly(rows: Rows) -> list[str]:
+    notes = [
+        f"One-step ({_estimators(rows)}): {ONE_STEP[0].lower()}{ONE_STEP[1:]}",
+        "Gap: closed-loop − one-step, the sum of the three parts beside it. Cache hits and engine queue: in the "
+        "policy's own closed loop; below, as the logged choices met them.",
+    ]
+    if any(row["ratio"] is not None for row in rows):
+        notes.append("×: the closed loop corrected by how far the log's own replay is off, the same for all policies.")
+    if any(row["ratio_doubted"] or not _is_told(row) for row in rows):
+        notes.append("?: not to be relied on; --all and the report say why.")
+    return notes
+
+
+def _in_full(rows: Rows) -> list[str]:
     notes = [
         f"One-step ({_estimators(rows)}): {ONE_STEP[0].lower()}{ONE_STEP[1:]}",
         "Gap: closed-loop − one-step. By feedback: what its own earlier decisions do to the queues and caches that it "
@@ -43,10 +68,9 @@ def gap_grid(rows: Rows, verdict: str) -> Grid:
         notes.append(
             "Below the closed loop: × logged / replayed mean of the logging policy, and what that makes of it; right "
             "only where the simulator errs alike for all policies. ?: doubt it, since its cache hits are far from the "
-            "log's, or the logging policy depends on its path."
+            "log's, or the logging policy depends on its path, or one seed cannot tell whether it does."
         )
-    title = f"One step beside closed loop ({verdict}), mean TTFT"
-    return Grid(title, columns, [*(row["sentence"] for row in rows), *notes])
+    return notes
 
 
 def _estimators(rows: Rows) -> str:
@@ -67,8 +91,11 @@ def _closed_loop(row: Row, places: int, mark: Mark) -> Cell:
 
 def _feedback(row: Row, places: int) -> Cell:
     cell = _part(row, "feedback_ms", places)
-    told = row["feedback_ms"] is None or row.get("feedback_told", True) or row["policy"] == row.get("made_by")
-    return cell if told else Cell(f"{cell.text}?")
+    return cell if _is_told(row) else Cell(f"{cell.text}?")
+
+
+def _is_told(row: Row) -> bool:
+    return row["feedback_ms"] is None or row.get("feedback_told", True) or row["policy"] == row.get("made_by")
 
 
 def _part(row: Row, name: str, places: int) -> Cell:

@@ -30,8 +30,10 @@ def sweep_grid(rows: Sequence[Row]) -> Grid:
         Column("cache hits", "% tokens", [Cell(percent(row["hit_ratio"])) for row in rows]),
     ]
     verdict = rows[0]["verdict"]
+    several = any(row["ttft_mean_low_ms"] is not None for row in rows)
     notes = [
-        "Second line: 95 % interval. The same requests and seeds at every point.",
+        f"Second line: 95 % interval{'' if several else ', which one seed does not have'}. The same requests and seeds "
+        "at every point.",
         f"The cluster as it was logged is {verdict}; no gate judges a point where something else was set.",
         *(f"{_point(row, swept)}, {row['policy']}: {flag}." for row in rows for flag in row["flags"]),
     ]

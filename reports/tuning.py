@@ -10,6 +10,7 @@ from lodestar.reports.grids import Cell, Column, Grid, Mark
 from lodestar.reports.numbers import decimals, interval, number, percent
 from lodestar.reports.policies import SLO_HEADING
 from lodestar.reports.result import Result
+from lodestar.reports.said import second_line
 
 __all__ = ["tuning_grid"]
 
@@ -75,7 +76,7 @@ def _differences(rows: Sequence[Row], name: str, title: str) -> Column:
 def _difference(row: Row, name: str, places: int) -> Cell:
     value, low, high = (row[f"{name}{end}_ms"] for end in ("", "_low", "_high"))
     if value is None or low is None:
-        return Cell(number(None))
+        return Cell(number(value, places, signed=True))
     mark: Mark = "good" if high < 0 else "bad" if low > 0 else ""
     return Cell(number(value, places, signed=True), interval((low, high), places, signed=True), mark)
 
@@ -100,7 +101,7 @@ def _notes(rows: Sequence[Row], how: Mapping[str, Any]) -> list[str]:
         f"Every number is of the {requests} requests that follow, {counted} of them counted, replayed from idle "
         "engines and empty caches; no search saw them, though a trained model may have. hindsight: the best settings "
         "for these very requests, which nobody knows in time.",
-        f"Second line: {how['intervals']}.",
+        second_line(how["intervals"]),
         *(
             f"{row['policy']}, {row['variant']}:\n  --policy {_folded(row['settings'])}"
             for row in rows

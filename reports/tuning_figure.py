@@ -30,6 +30,7 @@ def tuning_figure(rows: Sequence[Mapping[str, Any]], objective: str, look: Mappi
             continue
         hover = f"{row['variant']}: {number(value, places)} ms<br>{escape(row['settings'])}<extra></extra>"
         colour = look[row["policy"]].colour if row["policy"] in look else INK
+        low, high = (value, value) if low is None else (low, high)  # of one seed
         error = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
         figure.add_trace(
             go.Scatter(

@@ -140,6 +140,7 @@ def arms_grid(found: Row) -> Grid:
         Column("measured", "ms", [Cell(_ms(row["measured_mean_ms"])) for row in rows]),
         Column("foretold", "ms", [Cell(_ms(row["predicted_mean_ms"])) for row in rows]),
         Column("error", "%", [_error(row["error_mean"]) for row in rows]),
+        Column("its hits known", "%", [_error(row.get("error_mean_hits_known")) for row in rows]),
         Column("error of P99", "%", [_error(row["error_p99"]) for row in rows]),
         Column("one-step dr", "%", [_error(row["one_step_error"].get("dr")) for row in rows]),
     ]

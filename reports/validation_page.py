@@ -138,7 +138,9 @@ _WORDS: Final = {
         "arm; the others are withheld. *Its own choices*: the arm's decisions, forced in the replay; a policy's "
         "name: it decides for itself. Behind each cluster stands the verdict of the trust gates, which saw the "
         "`random` arm alone: *untrusted* says beforehand not to act on it; *trusted*, that nothing in that arm "
-        "spoke against it. The last column is a one-step estimate, read as a performance."
+        "spoke against it. *Its hits known*: the error of the same choices where the arm's own hits tell the prefix "
+        "groups as well, which one log leaves open; no latency of the arm tells anything. The last column is a "
+        "one-step estimate, read as a performance."
     ),
     "coverage": (
         "Known truth, deterministic target, three logging policies from even to uneven weights; in brackets, half "
@@ -160,8 +162,8 @@ _WORDS: Final = {
         "and intervals that take decisions one by one. The truth is the mean over other replays."
     ),
     "limits": (
-        "Bursts near overload: a few logs with a jam make the mean, most have none and cannot say so, and intervals "
-        "hold too seldom. The very same requests in every log, as in a benchmark: prefix groups do not differ then, "
-        "no log tells that, and intervals are too wide."
+        "Bursts near overload: a few logs with a jam make the mean, most have none, and intervals hold too seldom; a "
+        "note says that the log is near overload. The very same requests in every log, as in a benchmark: intervals "
+        "for other traffic are too wide, as no log tells that; those *for the same requests* are for this."
     ),
 }

@@ -34,8 +34,9 @@ SCORES: Final = {
         "Three first-come-first-served servers; two routers share 12,000 requests, by a coin for each or in turns of "
         "300, and the truth is all of the traffic under one less all of it under the other. The plain difference of "
         "the arms is not that. Differences-in-Q err to second order in what the arms differ in, and are off where one "
-        "is bad; of two good routers they are right on average, and too noisy to tell which is better. Turns are "
-        "skewed where one arm comes near its limit now and then. In brackets, root mean square error as a share of "
+        "is bad; of two good routers they are right on average, and too noisy to tell which is better. Of each turn "
+        "the first third is left out; intervals of turns reach further on the side that turns are skewed to, and where "
+        "the burn-in took the difference. In brackets, root mean square error as a share of "
         "the true difference. Last, a simulator with speeds off by 15 %, alone and corrected by the log.",
     ),
 }

@@ -15,10 +15,26 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 _MARKS: Final[dict[str, Mark]] = {"usable": "good", "not usable": "bad", "direct only": "bad"}
+_BRIEFLY: Final = (
+    "Effective sample (ESS): so many requests of equal weight would tell as much. Never logged: what the policy would "
+    "do and the log never did. Model off: what dr adds to dm, ± a standard error."
+)
+_IN_FULL: Final = (
+    "Effective sample (ESS): (Σw)² / Σw², so many requests of equal weight would tell as much; below, that of the "
+    "requests beyond the P99. Under the mean weight: how many standard errors (SE) it is from what it should be. Under "
+    "the largest: what share of all weight the heaviest 1 % of the requests carry. Never logged: what the policy would "
+    "do and the log never did. Model off: what the weighted residuals say the predictor misses where the policy would "
+    "go, ± a standard error, which dr adds to dm."
+)
 
 
-def weights_grid(rows: Rows) -> Grid:
-    """Return one row a policy: the verdict on its weights and what it rests on."""
+def weights_grid(rows: Rows, brief: bool = False) -> Grid:
+    """Return one row a policy: the verdict on its weights and what it rests on.
+
+    Args:
+        rows: one a policy.
+        brief: with the numbers named, and without how each is made.
+    """
     columns = [
         Column(
             "policy",
@@ -32,17 +48,11 @@ def weights_grid(rows: Rows) -> Grid:
         Column("never logged", "%", [Cell(percent(row["support"]["unsupported_ratio"], 2)) for row in rows]),
         Column("model off", "ms", [_correction(row["prediction"]) for row in rows]),
     ]
-    notes = [
-        "Effective sample (ESS): (Σw)² / Σw², so many requests of equal weight would tell as much; below, that of the "
-        "requests beyond the P99. Under the mean weight: how many standard errors (SE) it is from what it should be. "
-        "Under the largest: what share of all weight the heaviest 1 % of the requests carry. Never logged: what the "
-        "policy would do and the log never did. Model off: what the weighted residuals say the predictor misses where "
-        "the policy would go, ± a standard error, which dr adds to dm."
-    ]
     usable, doubted = verdicts(rows)
     # The predictor is the log's, whatever the policy.
     doubted += dict.fromkeys(sentence(row["miscalibrated"]) for row in rows if row["miscalibrated"])
-    return Grid("Weights: how far the log can carry these numbers", columns, [*usable, *notes], doubted)
+    notes = [*usable, _BRIEFLY if brief else _IN_FULL]
+    return Grid("Weights: how far the log can carry these numbers", columns, notes, doubted)
 
 
 def verdicts(rows: Rows) -> tuple[list[str], list[str]]:

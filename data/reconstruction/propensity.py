@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from lodestar.data import schema as s
 from lodestar.data.log import Floats, Ints, RequestLog
 
 __all__ = ["UniformTest", "propensity_of", "uniform_test"]
+
+Bools = NDArray[np.bool_]
 
 FIELDS: Final = (s.HIT_RATIO, s.INFLIGHT_REQUESTS, s.RUNNING_REQUESTS, s.WAITING_REQUESTS, s.KV_USAGE_RATIO)
 LEAST_REQUESTS: Final = 500
@@ -39,23 +42,32 @@ class UniformTest(NamedTuple):
 def propensity_of(log: RequestLog) -> tuple[Floats, str | None]:
     """Return the probability of each logged choice, with a note where the log itself does not say.
 
-    Equal chances are assumed only where a test over at least 500 decisions does not speak against them; it can only
-    see dependence on the snapshot and on the instance, so the note names the assumption. NaN where none holds.
+    Equal chances are assumed only where a test over at least 500 decisions that have none does not speak against them;
+    it can only see dependence on the snapshot and on the instance, so the note names the assumption. Those that are
+    logged must be equal too; else these alone are told. NaN where none holds.
     """
     decided = log.chosen >= 0
-    if decided.any() and not np.isnan(log.propensity[decided]).any():
-        return log.propensity, None
-    missing = np.full(len(log), np.nan)
+    there = decided & ~np.isnan(log.propensity)
     if not decided.any():
-        return missing, "no decisions are logged"
-    if not np.isnan(log.propensity[decided]).all():
+        return np.full(len(log), np.nan), "no decisions are logged"
+    if (there == decided).all():
+        return log.propensity, None
+    uniform, found = _uniform(log, decided, there)
+    if there.any():  # a few that are all 1 / candidates must not tell less than none
+        if uniform is not None and np.allclose(log.propensity[there], uniform[there]):
+            return uniform, f"logged as 1 / candidates for {there.sum()} of {decided.sum()} decisions, and {found}"
         return log.propensity, "propensities are logged for some decisions only"
-    judged = np.flatnonzero(decided & (log.candidate.sum(axis=1) > 1))
+    if uniform is None:
+        return np.full(len(log), np.nan), f"no propensities are logged, and {found}"
+    return uniform, found
+
+
+def _uniform(log: RequestLog, decided: Bools, there: Bools) -> tuple[Floats | None, str]:
+    """Return 1 / candidates of every decision where a test of those without one does not speak against it."""
+    candidates = log.candidate.sum(axis=1)
+    judged = np.flatnonzero(decided & ~there & (candidates > 1))
     if len(judged) < LEAST_REQUESTS:
-        return (
-            missing,
-            f"no propensities are logged, and {len(judged)} decisions are too few to test (needs {LEAST_REQUESTS})",
-        )
+        return None, f"{len(judged)} decisions are too few to test (needs {LEAST_REQUESTS})"
     test = uniform_test(log, judged)
     p = f"= {test.p_value:.2g}" if test.p_value > 0 else "< 1e-300"  # no smaller float is whole
     found = (
@@ -63,8 +75,7 @@ def propensity_of(log: RequestLog) -> tuple[Floats, str | None]:
         f"{test.requests} of {len(judged)} requests tested"
     )
     if test.p_value <= LEAST_P_VALUE:
-        return missing, f"no propensities are logged, and the choices are not uniform at random ({found})"
-    candidates = log.candidate.sum(axis=1)
+        return None, f"the choices are not uniform at random ({found})"
     uniform = np.where(decided & (candidates > 0), 1.0 / np.maximum(candidates, 1), np.nan)
     without = int((decided & (candidates == 0)).sum())
     left_out = f"; {without} decisions without candidates have none" if without else ""

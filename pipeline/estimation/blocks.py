@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lodestar.data.errors import ConfigError
 
-__all__ = ["block_of", "block_se", "block_sums", "blocks_in"]
+__all__ = ["BLOCKS", "FEWEST_BLOCKS", "MOST_BLOCKS", "block_of", "block_se", "block_sums", "blocks_in"]
 
 Floats = NDArray[np.float64]
 
@@ -22,15 +22,19 @@ Floats = NDArray[np.float64]
 #: to 94 % of the time, those of 12 blocks 97 to 98 % (`replayed_coverage`). Reference: Ibragimov and Müller 2010, who
 #: take 8 to 16.
 BLOCKS: Final = 12
+#: With fewer there is hardly anything to tell a spread by.
+FEWEST_BLOCKS: Final = 8
+#: With more, a log of a few thousand requests has blocks that a queue outlives.
+MOST_BLOCKS: Final = 100
 
 
-def block_of(decisions: int) -> int:
-    """Return how many consecutive decisions count as one by default.
+def block_of(decisions: int, blocks: int = BLOCKS) -> int:
+    """Return how many consecutive decisions count as one where there are to be so many blocks.
 
-    >>> block_of(2400)
-    200
+    >>> block_of(2400), block_of(2400, blocks=8)
+    (200, 300)
     """
-    return max(1, -(-decisions // BLOCKS))
+    return max(1, -(-decisions // blocks))
 
 
 def blocks_in(rows: int, block: int) -> int:

@@ -13,8 +13,10 @@ from lodestar.pipeline.estimation.blocks import block_of, block_sums
 from lodestar.pipeline.estimation.estimators import Estimator, estimators
 from lodestar.pipeline.estimation.intervals.interval import Interval
 from lodestar.pipeline.estimation.intervals.linearised import linearised_interval
+from lodestar.pipeline.estimation.intervals.same_requests import same_requests_interval
 from lodestar.pipeline.estimation.json_ready import json_ready
-from lodestar.pipeline.estimation.one_step import ESTIMAND, OneStepInput, Tried, Valued, weights
+from lodestar.pipeline.estimation.near_overload import near_overload
+from lodestar.pipeline.estimation.one_step import ESTIMAND, OneStepInput, Tried, Valued, requests_worth, weights
 from lodestar.pipeline.estimation.tails.support import effective_size
 
 __all__ = ["Estimate", "estimate"]
@@ -60,7 +62,12 @@ class Estimate:
 
 
 def estimate(
-    rows: OneStepInput, policy: str, estimator: str, block: int | None = None, by: Estimator | None = None
+    rows: OneStepInput,
+    policy: str,
+    estimator: str,
+    block: int | None = None,
+    by: Estimator | None = None,
+    same_requests: bool = False,
 ) -> Estimate:
     """Value a policy; costs are ms.
 
@@ -70,14 +77,17 @@ def estimate(
         estimator: name, as in `estimators`.
         block: consecutive requests that count as one; None: `block_of`.
         by: the estimator, if it is not the one of that name.
+        same_requests: whether the interval is for these very requests once more, as of a benchmark, and not for other
+            traffic like them.
 
     Raises:
-        DataError: the log lacks what the estimator needs, or only one block has decisions that the policy shares.
+        DataError: the log lacks what the estimator needs, such as prompt lengths for `same_requests`, or only one block
+            has decisions that the policy shares.
         ConfigError: no such estimator, or a block that does not fit.
     """
-    valued = (by or _named(estimator))(rows)
     block = block_of(rows.log.decisions) if block is None else block
-    found = _interval(valued, rows, block)
+    valued = (by or _named(estimator, block))(rows)
+    found = _interval(valued, rows, block, same_requests)
     few = _few(rows, estimator, block)
     return Estimate(
         policy=policy,
@@ -88,33 +98,41 @@ def estimate(
         interval=f"{found.estimand}: {found.method}",
         lambda_=valued.lambda_,
         path=valued.path,
-        notes=(*valued.notes, *_burst((valued.whole or valued).influence, block), *few),
+        notes=(*valued.notes, *_burst((valued.whole or valued).influence, block), *few, *_jams(rows, block)),
     )
 
 
-def _named(estimator: str) -> Estimator:
-    known = estimators()
+def _named(estimator: str, block: int) -> Estimator:
+    known = estimators(block)
     if estimator not in known:
         raise ConfigError(f"estimator {estimator!r} is not known; expected one of {', '.join(known)}")
     return known[estimator]
 
 
-def _interval(valued: Valued, rows: OneStepInput, block: int) -> Interval:
+def _interval(valued: Valued, rows: OneStepInput, block: int, same_requests: bool) -> Interval:
     """Return the interval of a value; of a λ that SLOPE chose, from end to end of it and of that of whole weights.
 
     SLOPE tolerates a bias of a few standard errors: with exact propensities and a model 10 % high, intervals of the
     chosen λ alone held 23 to 43 % of the time (`tuned_coverage`).
     """
-    found = linearised_interval(valued.value, valued.influence, block, shared=rows.log.shared)
+    found = _of(valued, rows, block, same_requests)
     if valued.whole is None:
         return found
-    whole = linearised_interval(valued.whole.value, valued.whole.influence, block, shared=rows.log.shared)
+    whole = _of(valued.whole, rows, block, same_requests)
     return replace(
         found,
         lower=min(found.lower, whole.lower),
         upper=max(found.upper, whole.upper),
         method=f"{found.method}, reaching over that of whole weights where SLOPE shrank them",
     )
+
+
+def _of(valued: Valued, rows: OneStepInput, block: int, same_requests: bool) -> Interval:
+    if not same_requests:
+        return linearised_interval(valued.value, valued.influence, block, shared=rows.log.shared)
+    if rows.log.shared is None:
+        raise DataError("the log holds no prompt lengths; expected those of all requests, for an interval of the same")
+    return same_requests_interval(valued.value, valued.influence, rows.log.shared, block)
 
 
 def _few(rows: OneStepInput, estimator: str, block: int) -> list[str]:
@@ -150,3 +168,8 @@ def _burst(influence: Floats, block: int) -> list[str]:
         return []
     one = f"one of {len(squares)} blocks makes more than half of the variance"
     return [f"{one}: how often the like comes is not known; log more"]
+
+
+def _jams(rows: OneStepInput, block: int) -> list[str]:
+    """Say so where the log is near overload, unless decisions one by one claim the value along its own path alone."""
+    return near_overload(requests_worth(rows)) if block > 1 else []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lodestar.data.errors import DataError
 from lodestar.pipeline.estimation.logged import LoggedDecisions
+from lodestar.pipeline.estimation.near_overload import Worth, worth_of
 
 __all__ = [
     "ESTIMAND",
@@ -25,6 +26,7 @@ __all__ = [
     "direct_values",
     "missing_weight",
     "refuse_unshared",
+    "requests_worth",
     "residuals",
     "weights",
 ]
@@ -172,6 +174,13 @@ def residuals(rows: OneStepInput) -> Floats:
     if not np.isfinite(found).all():
         raise DataError("the prediction is not finite for a chosen candidate; expected one for each")
     return found
+
+
+def requests_worth(rows: OneStepInput) -> Worth:
+    """Return how many independent requests the log is worth; by instances where they are known."""
+    log = rows.log
+    found = _once(rows, "requests worth", lambda: np.array(worth_of(log.cost, log.instance)[1:]))
+    return Worth(log.decisions, *found.tolist())
 
 
 def _predicted(rows: OneStepInput) -> Floats:

@@ -109,14 +109,38 @@ class SharedPrefixes:
         between, unsure = self.between(block)
         if between == 0:
             return Spanning(0.0, 0.0)
+        slope, variance = self._slope(influence, block)
+        noise = (4 * slope**2 * variance + 2 * variance**2) * between**2 + slope**4 * unsure
+        return Spanning(slope**2 * between, noise)
+
+    def without_lengths(self, influence: Floats, block: int) -> Floats:
+        """Return influence values less what prompt lengths make of them: slope · (tokens − their mean), shape (n,).
+
+        What is left is the error about the value of these very requests: in whatever order they come again, their mean
+        prompt length is the same, and so is what it makes of their mean cost. The slope is that of `spanning`.
+
+        Args:
+            influence: of every decision, shape (n,).
+            block: consecutive decisions that count as one, at least two.
+
+        >>> tokens = np.random.default_rng(0).integers(100, 900, 1200)
+        >>> shared = SharedPrefixes(np.full(1200, -1), tokens)
+        >>> np.allclose(shared.without_lengths(0.1 * tokens + 5.0, 100), 0.1 * tokens.mean() + 5.0)
+        True
+        """
+        slope, _ = self._slope(influence, block)
+        return np.asarray(influence - slope * (self.prompt_tokens - self.prompt_tokens.mean()))
+
+    def _slope(self, influence: Floats, block: int) -> tuple[float, float]:
+        """Return how the value moves with a token, and the variance of that by the residuals; 0 of equal lengths."""
         tokens, length = self.prompt_tokens - self.prompt_tokens.mean(), -(-block // 2)
         while length > 1 and np.sum(block_sums(tokens, length) ** 2) < _LEAST_SPREAD * np.sum(tokens**2):
             length //= 2
         x, y = block_sums(tokens, length), block_sums(influence - influence.mean(), length)
+        if not x.any():
+            return 0.0, 0.0
         slope = float(x @ y / (x @ x))
-        slope_variance = float(np.sum((y - slope * x) ** 2) / max(len(x) - 2, 1) / (x @ x))
-        noise = (4 * slope**2 * slope_variance + 2 * slope_variance**2) * between**2 + slope**4 * unsure
-        return Spanning(slope**2 * between, noise)
+        return slope, float(np.sum((y - slope * x) ** 2) / max(len(x) - 2, 1) / (x @ x))
 
     def between(self, block: int) -> Spanning:
         """Return what groups that go on beyond a block add to the variance of the mean prompt length.

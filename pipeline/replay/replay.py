@@ -71,7 +71,16 @@ def replay(
         started = time.perf_counter()
         outcomes = replay_all(it.cluster, it.policies, it.seeds, cores, progress, every)
         per_s = len(it.policies) * len(it.seeds) * len(it.workload) / (time.perf_counter() - started)
-        steps = one_step(traffic, it.policies, it.fleet, it.baseline, settings.seed, settings.slo.ttft_ms)
+        steps = one_step(
+            traffic,
+            it.policies,
+            it.fleet,
+            it.baseline,
+            settings.seed,
+            settings.slo.ttft_ms,
+            settings.blocks,
+            settings.same_requests,
+        )
         document = {
             **_of_what(it, dataset),
             "requests_per_s": per_s,
@@ -83,7 +92,15 @@ def replay(
         document |= _gap(it, steps, outcomes, document["policies"], cores)
         if traffic.others:
             document |= compare_measured(
-                log, traffic.others, it.cluster, outcomes, it.seeds, steps.rows, settings.warmup_ratio, cores
+                log,
+                traffic.others,
+                it.cluster,
+                outcomes,
+                it.seeds,
+                steps.rows,
+                settings.warmup_ratio,
+                cores,
+                traffic.arms,
             )
         if settings.sweeps:
             document["sweep"] = sweep(

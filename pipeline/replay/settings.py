@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lodestar.data.errors import ConfigError
+from lodestar.pipeline.estimation.blocks import BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS
 from lodestar.pipeline.replay.cluster_spec import ClusterSpec
 from lodestar.pipeline.replay.summary import Slo
 from lodestar.pipeline.replay.sweep_points import Sweep, points
@@ -39,6 +40,8 @@ class Settings:
         sweeps: what to vary.
         record: where to write the replays as decision logs.
         tuning: how to tune the policies; None: they stay as they are named.
+        blocks: of consecutive requests, on which one-step intervals rest.
+        same_requests: whether those of values are for these very requests once more, not for other traffic like them.
     """
 
     policies: list[str]
@@ -59,6 +62,8 @@ class Settings:
     sweeps: tuple[Sweep, ...] = ()
     record: str | None = None
     tuning: TuningOptions | None = None
+    blocks: int = BLOCKS
+    same_requests: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no comparison."""
@@ -68,15 +73,24 @@ class Settings:
             )
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; expected at least 1")
+        if not FEWEST_BLOCKS <= self.blocks <= MOST_BLOCKS:
+            raise ConfigError(
+                f"--blocks is {self.blocks}; expected {FEWEST_BLOCKS} to {MOST_BLOCKS}: fewer tell no spread, and more "
+                f"are shorter than queues remember. Leave it out for {BLOCKS}"
+            )
         if len(set(self.policies)) < len(self.policies):
-            raise ConfigError(f"--policy {', '.join(self.policies)}: a policy is named twice; expected each once")
+            raise ConfigError(
+                f"--policy {', '.join(self.policies)}: a policy is named twice; expected each once. Leave one out"
+            )
         if self.baseline is not None and self.baseline not in self.policies:
             raise ConfigError(
                 f"--baseline {self.baseline} is not replayed; expected one of {', '.join(self.policies)}. "
                 "Add it as a --policy"
             )
         if len(set(self.measured)) < len(self.measured):
-            raise ConfigError(f"--measured {', '.join(self.measured)}: a dataset is named twice; expected each once")
+            raise ConfigError(
+                f"--measured {', '.join(self.measured)}: a dataset is named twice; expected each once. Leave one out"
+            )
         if self.engine and self.engine_from:
             raise ConfigError(
                 f"--engine {self.engine} and --engine-from {self.engine_from}; expected one of them. Leave one out"
@@ -98,6 +112,9 @@ class Settings:
         if self.slo != Slo():
             words += [f"--slo-ttft-ms {self.slo.ttft_ms:g}"]
             words += [f"--slo-tpot-ms {self.slo.tpot_ms:g}"] if verb == "replay" else []
+        if self.blocks != BLOCKS:
+            words += [f"--blocks {self.blocks}"]
+        words += ["--same-requests"] if self.same_requests else []
         if self.cluster_file:
             words += [f"--cluster {self.cluster_file}"]
         words += [*self.shorthands, *(f"--sweep {sweep}" for sweep in self.sweeps)]

@@ -18,7 +18,18 @@ from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
 from lodestar.pipeline.estimation.tails.support import effective_size
 from lodestar.pipeline.validation.bandit_logs import COSTS, SETTINGS, BanditLogs, Setting, bandit_logs
 
-__all__ = ["LINEARISED", "Coverage", "Weighed", "counted", "coverage_table", "covered", "dr_interval", "snipw_interval"]
+__all__ = [
+    "LINEARISED",
+    "Coverage",
+    "Weighed",
+    "counted",
+    "coverage_table",
+    "covered",
+    "dr_interval",
+    "dr_rows",
+    "snipw_interval",
+    "snipw_rows",
+]
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -137,8 +148,7 @@ def snipw_interval(
     >>> f"{found.lower:.2f} to {found.upper:.2f}"
     '1.80 to 2.20'
     """
-    value = float(np.sum(weight * cost) / np.sum(weight))
-    return linearised_interval(value, weight * (cost - value) / weight.mean(), block, shared=shared)
+    return linearised_interval(*snipw_rows(cost, weight), block, shared=shared)
 
 
 def dr_interval(
@@ -155,8 +165,27 @@ def dr_interval(
     >>> f"{found.lower:.2f} to {found.upper:.2f}"
     '1.80 to 2.20'
     """
+    return linearised_interval(*dr_rows(cost, weight, direct, predicted), block, shared=shared)
+
+
+def snipw_rows(cost: Floats, weight: Floats) -> tuple[float, Floats]:
+    """Return Σ w y / Σ w and the influence of each decision, shape (n,).
+
+    >>> snipw_rows(np.array([1.0, 3.0]), np.ones(2))
+    (2.0, array([-1.,  1.]))
+    """
+    value = float(np.sum(weight * cost) / np.sum(weight))
+    return value, weight * (cost - value) / weight.mean()
+
+
+def dr_rows(cost: Floats, weight: Floats, direct: Floats, predicted: Floats) -> tuple[float, Floats]:
+    """Return the mean of q̂(x, π) + w (y − q̂(x, a)) and what it is the mean of, shape (n,).
+
+    >>> dr_rows(np.array([1.0, 3.0]), np.ones(2), np.ones(2), np.ones(2))
+    (2.0, array([1., 3.]))
+    """
     rows = direct + weight * (cost - predicted)
-    return linearised_interval(float(rows.mean()), rows, block, shared=shared)
+    return float(rows.mean()), rows
 
 
 def _each(setting: Setting, logs: BanditLogs, name: str) -> Coverage:

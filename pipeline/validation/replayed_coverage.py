@@ -9,9 +9,18 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from lodestar.pipeline.estimation.intervals.interval import Interval
+from lodestar.pipeline.estimation.intervals.same_requests import same_requests_interval
 from lodestar.pipeline.estimation.least_squares import Linear
 from lodestar.pipeline.replay.parallel import mapper
-from lodestar.pipeline.validation.coverage import Coverage, Weighed, covered, dr_interval, snipw_interval
+from lodestar.pipeline.validation.coverage import (
+    Coverage,
+    Weighed,
+    covered,
+    dr_interval,
+    dr_rows,
+    snipw_interval,
+    snipw_rows,
+)
 from lodestar.pipeline.validation.replayed_logs import (
     TARGETS,
     WORLDS,
@@ -26,6 +35,7 @@ __all__ = ["replayed_coverage"]
 
 Progress = Callable[[str, int, int], None]
 
+_SAME: Final = "for the same requests"
 _TRUTH: Final = 2  # replays that tell the truth, for each that has an interval: of 300, its error is 1/24 of theirs
 
 
@@ -45,6 +55,8 @@ def replayed_coverage(
     block: int | None = None,
 ) -> list[Coverage]:
     """Measure the coverage of snipw and dr intervals by blocks on replayed logs, with those by single decisions beside.
+
+    Where all logs have the same requests, with those for the same requests too.
 
     Each repetition is one replay under `random` with its own arrivals, routing and noise; `TARGETS` are valued from its
     log. The truth is the mean doubly robust value of twice as many other replays, which is right whatever the model, as
@@ -77,11 +89,15 @@ def replayed_coverage(
 
 def _read(world: ReplayedWorld, model: Linear, block: int | None, seed: int) -> dict[str, _Read]:
     log = recorded(world, seed)
-    return {target: _intervals(replayed_log(log, target, model), block) for target in TARGETS}
+    return {target: _intervals(replayed_log(log, target, model), block, world.same_requests) for target in TARGETS}
 
 
-def _intervals(log: ReplayedLog, block: int | None) -> _Read:
+def _intervals(log: ReplayedLog, block: int | None, same_requests: bool) -> _Read:
     found = {}
+    if same_requests:
+        rows = dr_rows(log.cost, log.weight, log.direct, log.predicted)
+        found[f"snipw {_SAME}"] = same_requests_interval(*snipw_rows(log.cost, log.weight), log.shared, block)
+        found[f"dr {_SAME}"] = same_requests_interval(*rows, log.shared, block)
     for how, length in (("blocks", block), ("single decisions", 1)):
         found[f"snipw by {how}"] = snipw_interval(log.cost, log.weight, length, log.shared)
         found[f"dr by {how}"] = dr_interval(log.cost, log.weight, log.direct, log.predicted, length, log.shared)
@@ -98,7 +114,7 @@ def _rows(world: ReplayedWorld, target: str, read: list[_Read], repetitions: int
             [one.intervals[name] for one in judged],
             truth,
             [one.weighed for one in judged],
-            judged[0].intervals["dr by blocks"].estimand,
+            None if name.endswith(_SAME) else judged[0].intervals["dr by blocks"].estimand,
         )
         for name in judged[0].intervals
     ]

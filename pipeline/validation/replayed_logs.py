@@ -78,8 +78,9 @@ WORLDS: Final = (
     ReplayedWorld("sharing28", 4000, 4.0),
 )
 
-#: Where intervals do not hold as often as they say. Bursts near overload: a few logs with a jam make the mean, and most
-#: have none; too seldom. The very same requests in each log, which none of them tells: too often.
+#: Where intervals by blocks do not hold as often as they say. Bursts near overload: a few logs with a jam make the
+#: mean, and most have none; too seldom, and `near_overload` says so. The very same requests in each log, which none of
+#: them tells: too often, unless the interval is asked for the same requests (`same_requests_interval`).
 LIMITS: Final = (
     ReplayedWorld("bursts", 6000, 7.0),
     ReplayedWorld("sharing28", 4000, 4.0, same_requests=True),

@@ -53,6 +53,25 @@ def test_logged_propensities_are_used_as_they_are(made_log: Callable[..., Reques
     assert note is None
 
 
+def test_a_few_logged_as_one_of_the_candidates_tell_no_less_than_none(made_log: Callable[..., RequestLog]) -> None:
+    log = made_log(n=700)
+    few = np.where(np.arange(700) < 40, 1 / 3, np.nan)
+    propensity, note = propensity_of(dataclasses.replace(log, propensity=few))
+    assert (propensity == 1 / 3).all()
+    assert note is not None
+    assert note.startswith(
+        "logged as 1 / candidates for 40 of 700 decisions, and inferred as 1 / candidates: the choices"
+    )
+
+
+def test_a_few_logged_otherwise_are_told_alone(made_log: Callable[..., RequestLog]) -> None:
+    log = made_log(n=700)
+    few = np.where(np.arange(700) < 40, 0.9, np.nan)
+    propensity, note = propensity_of(dataclasses.replace(log, propensity=few))
+    assert np.array_equal(propensity, few, equal_nan=True)
+    assert note == "propensities are logged for some decisions only"
+
+
 def test_too_few_decisions_are_not_judged(made_log: Callable[..., RequestLog]) -> None:
     log = dataclasses.replace(made_log(n=100), propensity=np.full(100, np.nan))
     propensity, note = propensity_of(log)

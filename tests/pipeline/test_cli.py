@@ -87,7 +87,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["ingest", "missing.csv"], "Missing option '--dataset'"),
         (["replay", "d"], "Missing option '--policy'. Run lodestar replay --help"),
         (["replay", "d", "--policy", "random", "--seeds", "0"], "or equal to 1. Run lodestar replay --help"),
-        (["estimate", "d", "--policy", "random", "--blok"], "No such option: --blok. Run lodestar estimate --help"),
+        (["estimate", "d", "--policy", "random", "--blok"], "No such option: --blok (Possible options: --blocks)"),
         (["estimate", "d", "--policy", "random", "--slo-ttft-ms", "0"], "--slo-ttft-ms is 0; expected more than 0"),
         (["estimate", "d", "--policy", "random", "--slo-ttft-ms", "inf"], "--slo-ttft-ms is inf; expected more than 0"),
         (["validate", "--part", "measured-arms", "--traces", "none"], "none/lodestar/sharing09/random.csv.gz is not"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from lodestar.data.errors import ConfigError
-from lodestar.data.formats.native import write_decision_log
-from lodestar.data.ingest import ingest
 from lodestar.data.log import RequestLog
-from lodestar.data.workloads.sharing import sharing_workload
-from lodestar.data.workspace import Workspace
-from lodestar.models.engine import EngineModel
-from lodestar.pipeline.cli import app
-from lodestar.pipeline.estimating import estimate_dataset
+from lodestar.pipeline.estimation.beyond.derivative import derivative
+from lodestar.pipeline.estimation.beyond.known import known_before
 from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators.dr import dr
 from lodestar.pipeline.estimation.loggers import balanced, stratified
-from lodestar.pipeline.replay.cluster import Cluster
+from lodestar.pipeline.estimation.one_step import weights
 from lodestar.pipeline.replay.estimates import one_step as one_step_module
 from lodestar.pipeline.replay.estimates.differences import one_step_differences
 from lodestar.pipeline.replay.estimates.mixed_loggers import mixed_estimates
@@ -32,41 +24,27 @@ from lodestar.pipeline.replay.estimates.one_step import OneStep, one_step
 from lodestar.pipeline.replay.estimates.router_test import router_test
 from lodestar.pipeline.replay.logged_traffic import LoggedTraffic
 from lodestar.pipeline.replay.policy_names import make_policy
-from lodestar.pipeline.replay.record import Names, recorded_log
-from lodestar.pipeline.replay.settings import Settings
+from routed_logs import CLUSTER, LOGGERS, mixed, recorded
 
 Bools = NDArray[np.bool_]
 
-ENGINE = EngineModel.preset("l40s-llama-3.1-8b")
-CLUSTER = Cluster.of([ENGINE] * 4, sharing_workload(600, 8.0, 0.5, 0))
-LOGGERS = ("epsilon:least-request,epsilon=0.4", "random")
+FEW = "epsilon:least-uncached-tokens,epsilon=0.2"  # explores so little towards another that some 15 decisions weigh
 
 
-def recorded(name: str, seed: int = 1) -> RequestLog:
-    policy = make_policy(name)
-    outcome = CLUSTER.replay(policy, seed=seed, record=True)
-    return recorded_log("made", CLUSTER, policy, outcome, names=Names(policy=name))
+def estimated(
+    log: RequestLog, *names: str, warmup_ratio: float = 0.0, slo_ttft_ms: float = 500.0, blocks: int = 12
+) -> OneStep:
+    policies, traffic = {name: make_policy(name) for name in names}, LoggedTraffic.of(log, warmup_ratio)
+    return one_step(traffic, policies, CLUSTER.fleet, names[0], slo_ttft_ms=slo_ttft_ms, blocks=blocks)
 
 
-def mixed(arm: Bools) -> RequestLog:
-    """One run in which both routers decide: each is asked along the way, and the arm's choice is taken."""
-    policies = [make_policy(name) for name in LOGGERS]
-    own = CLUSTER.replay(policies[1], seed=3, record=True).instance.astype(np.int64)
-    forced = np.where(arm, own, -1)
-    log = recorded_log(
-        "made", CLUSTER, policies[0], CLUSTER.replay(policies[0], forced=forced, seed=3, record=True, always=True)
-    )
-    uniform = np.where(log.candidate, 1 / log.candidate.sum(axis=1, keepdims=True), 0.0)
-    probability = np.where(arm[:, None], uniform, log.probability)
-    propensity = probability[np.arange(len(log)), log.chosen]
+def without_all_but(log: RequestLog, kept: Bools) -> RequestLog:
+    """Take the propensities of the other requests away."""
     return replace(
-        log, policy=None, loggers=LOGGERS, logger=arm.astype(np.int64), probability=probability, propensity=propensity
+        log,
+        propensity=np.where(kept, log.propensity, np.nan),
+        probability=np.where(kept[:, None], log.probability, np.nan),
     )
-
-
-def estimated(log: RequestLog, *names: str, warmup_ratio: float = 0.0, slo_ttft_ms: float = 500.0) -> OneStep:
-    policies = {name: make_policy(name) for name in names}
-    return one_step(LoggedTraffic.of(log, warmup_ratio), policies, CLUSTER.fleet, names[0], slo_ttft_ms=slo_ttft_ms)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +54,10 @@ def coin() -> OneStep:
 
 def values(found: OneStep, policy: str) -> dict[str, float]:
     return {row["estimator"]: row["value_ms"] for row in found.rows if row["policy"] == policy}
+
+
+def said(found: OneStep) -> str:
+    return "; ".join(found.notes)
 
 
 def test_the_calibration_of_the_predictor_is_in_the_diagnostics(coin: OneStep) -> None:
@@ -136,7 +118,7 @@ def test_a_router_that_is_not_known_by_name_leaves_the_weighted_forms() -> None:
     found = estimated(replace(log, loggers=("in-house", "random")), "random")
     assert "weighted-dr" in values(found, "random")
     assert "balanced-dr" not in values(found, "random")
-    assert "no balanced estimates: in-house of the log is no policy that is known here" in (found.note or "")
+    assert "no balanced estimates: in-house of the log is no policy that is known here" in said(found)
 
 
 def test_a_name_in_a_log_makes_no_file_run(tmp_path: Path) -> None:
@@ -145,14 +127,14 @@ def test_a_name_in_a_log_makes_no_file_run(tmp_path: Path) -> None:
     log = mixed(np.random.default_rng(0).random(600) < 0.5)
     found = estimated(replace(log, loggers=(f"{file}:Mine", "random")), "random")
     assert not (tmp_path / "ran").exists()
-    assert f"{file}:Mine of the log is no policy that is known here" in (found.note or "")
+    assert f"{file}:Mine of the log is no policy that is known here" in said(found)
 
 
 def test_a_router_that_would_choose_otherwise_than_it_logged_is_named_once() -> None:
     log = mixed(np.random.default_rng(0).random(600) < 0.5)
     found = estimated(replace(log, loggers=("epsilon:least-request", "random")), "random", "least-request")
-    assert (found.note or "").count("balanced") == 1
-    assert "epsilon:least-request, asked again, gives" in (found.note or "")
+    assert said(found).count("balanced") == 1
+    assert "epsilon:least-request, asked again, gives" in said(found)
 
 
 def test_nobody_meets_an_slo_that_nothing_meets() -> None:
@@ -169,7 +151,7 @@ def test_without_propensities_the_model_alone_speaks_of_all_decisions() -> None:
     assert [row["estimator"] for row in found.rows] == ["dm"]
     assert found.rows[0]["value_ms"] == pytest.approx(values(estimated(log, "least-request"), "least-request")["dm"])
     assert (found.tails, found.diagnostics, found.derivatives, found.differences) == ([], [], [], [])
-    assert "direct only: without propensities only dm" in (found.note or "")
+    assert "direct only: without propensities only dm" in said(found)
     assert "the interval does not contain the predictor's own error" in found.rows[0]["notes"]
 
 
@@ -185,10 +167,76 @@ def test_without_propensities_a_policy_that_dm_cannot_value_has_a_reason(monkeyp
     monkeypatch.setattr(one_step_module, "target_of", without_predictions)
     found = one_step(traffic, {"least-request": make_policy("least-request")}, CLUSTER.fleet, "least-request")
     assert found.rows == []
-    assert "no dm of least-request: " in (found.note or "")
+    assert "no dm of least-request: " in said(found)
 
 
-FEW = "epsilon:least-uncached-tokens,epsilon=0.2"  # explores so little towards another that some 15 decisions weigh
+@pytest.mark.parametrize("kept", [1, 199])
+def test_a_few_propensities_are_never_worse_than_none(kept: int) -> None:
+    log = recorded(FEW)
+    none = estimated(without_all_but(log, np.zeros(600, dtype=np.bool_)), "least-request")
+    found = estimated(without_all_but(log, np.arange(600) < kept), "least-request")
+    assert [(row["estimator"], row["value_ms"], row["ci95_ms"]) for row in found.rows] == [
+        (row["estimator"], row["value_ms"], row["ci95_ms"]) for row in none.rows
+    ]
+    assert (found.tails, found.diagnostics, found.derivatives, found.differences) == ([], [], [], [])
+    assert none.notes[-1].startswith("direct only: without propensities only dm")
+    assert found.notes == [
+        f"direct only: {kept} of 600 decisions have a propensity; expected 200 or more. Only dm, the predictor, can "
+        "speak, of all 600: no weights, tails, differences or derivatives; log the probability of every candidate with "
+        "every decision"
+    ]
+
+
+def test_propensities_that_carry_no_policy_leave_dm_of_all_decisions() -> None:
+    log = recorded(FEW)
+    found = estimated(without_all_but(log, np.arange(600) % 2 == 0), "least-request")
+    none = estimated(without_all_but(log, np.zeros(600, dtype=np.bool_)), "least-request")
+    assert [row["value_ms"] for row in found.rows] == [row["value_ms"] for row in none.rows]
+    assert [row["verdict"]["word"] for row in found.diagnostics] == ["direct only"]
+    assert "as the 300 decisions with a propensity carry no policy's weights, dm is of all 600" in found.notes
+
+
+def test_decisions_that_are_left_out_are_counted_and_compared_with_the_others() -> None:
+    log = recorded(FEW)
+    fair = estimated(without_all_but(log, np.arange(600) % 2 == 0), FEW)
+    assert "300 of 600 decisions left out: no propensity or no candidates. One-step values are of the" in said(fair)
+    assert "no more than luck explains" in said(fair)
+    slow = estimated(without_all_but(log, log.ttft_ms > np.median(log.ttft_ms)), FEW)
+    assert "more than luck explains: they are no fair sample" in said(slow)
+    assert "some decisions only" not in said(slow)
+    assert slow.inputs.decisions is not None
+    assert f"{slow.inputs.decisions.cost.mean():,.0f} ms" in said(slow)
+
+
+def test_every_interval_goes_by_the_blocks_that_were_asked_for() -> None:
+    log = mixed(np.random.default_rng(0).random(600) < 0.5)
+    few, many = (estimated(log, "random", "least-request", blocks=blocks) for blocks in (8, 20))
+    assert (few.blocks, few.to_dict()["one_step_blocks"]) == (8, 8)
+    for ours, theirs in zip(few.rows, many.rows, strict=True):
+        assert "8 blocks of 75 decisions" in ours["interval"]
+        assert "20 blocks of 30 decisions" in theirs["interval"]
+        assert ours["se_ms"] != theirs["se_ms"]
+        if ours["path"]:  # SLOPE's own
+            assert [each["half_width"] for each in ours["path"]] != [each["half_width"] for each in theirs["path"]]
+    told = [(a, b) for a, b in zip(few.tails, many.tails, strict=True) if a["value"] is not None and a["low"] < 1]
+    assert told
+    assert all((a["low"], a["high"]) != (b["low"], b["high"]) for a, b in told)
+    assert few.differences[1]["se"] != many.differences[1]["se"]
+    assert [row["blocks"] for row in few.derivatives] == [8, 8]
+    assert few.test is not None
+    assert many.test is not None
+    assert few.test["blocks"] == 8
+    assert few.test["naive_se"] != many.test["naive_se"]
+
+
+def test_a_derivative_takes_off_what_had_been_seen_at_the_decision() -> None:
+    log = recorded("random")
+    found = estimated(log, "least-request")
+    cost, arrived_at_s = log.ttft_ms, CLUSTER.workload.arrived_at_s
+    known = known_before(cost, arrived_at_s + cost / 1000, arrived_at_s)
+    expected = derivative(cost, weights(found.scored["least-request"]), known=known)
+    assert found.derivatives[0]["value"] == pytest.approx(expected.value)
+    assert found.derivatives[0]["se"] == pytest.approx(expected.se)
 
 
 @pytest.fixture(scope="module")
@@ -206,14 +254,14 @@ def test_where_the_verdict_is_direct_only_no_number_uses_weights(few: OneStep) -
     weighed = [row for row in few.tails if row["policy"] == "least-request" and row["estimator"] != "dm"]
     assert weighed
     assert all(row["value"] is None and row["refused"] for row in weighed)
-    assert "expected 100 or more; it has dm alone, and no other estimator, difference or derivative" in (few.note or "")
-    assert "log more, or a policy that explores towards this one" in (few.note or "")
+    assert "expected 100 or more; it has dm alone, and no other estimator, difference or derivative" in said(few)
+    assert "log more, or a policy that explores towards this one" in said(few)
 
 
 def test_a_baseline_that_the_log_does_not_carry_has_no_differences() -> None:
     found = estimated(recorded(FEW), "least-request", FEW)
     assert found.differences == []
-    assert "no one-step differences: least-request has no doubly robust value; name another" in (found.note or "")
+    assert "no one-step differences: least-request has no doubly robust value; name another" in said(found)
 
 
 def test_propensities_that_did_not_choose_leave_the_model_alone() -> None:
@@ -224,7 +272,7 @@ def test_propensities_that_did_not_choose_leave_the_model_alone() -> None:
     assert {row["estimator"] for row in found.rows} == {"dm"}
     assert {row["estimator"] for row in found.tails if row["value"] is not None} == {"dm"}
     assert found.derivatives == found.differences == []
-    assert "log the probability that each choice was drawn with" in (found.note or "")
+    assert "log the probability that each choice was drawn with" in said(found)
 
 
 def test_a_policy_that_shares_no_decision_has_neither_a_difference_nor_a_rank(coin: OneStep) -> None:
@@ -246,7 +294,7 @@ def test_a_difference_says_that_it_is_of_one_step(coin: OneStep) -> None:
 
 def test_policies_that_decide_alike_are_named() -> None:
     found = estimated(recorded("random"), "random", "epsilon:random,epsilon=0.5", "least-request")
-    assert found.note == "random and epsilon:random,epsilon=0.5 decide alike in all of these logged states"
+    assert found.notes == ["random and epsilon:random,epsilon=0.5 decide alike in all of these logged states"]
 
 
 def test_only_the_counted_requests_are_valued() -> None:
@@ -263,52 +311,5 @@ def test_a_derivative_is_refused_where_too_many_requests_lack_what_they_paid() -
     ttft_ms[::20] = np.nan
     found = estimated(replace(log, ttft_ms=ttft_ms), "random", "least-request")
     assert found.derivatives == []
-    assert "30 of 600 requests left out: no decision or no TTFT" in (found.note or "")
-    assert "no derivative towards least-request: 30 of 600 requests lack" in (found.note or "")
-
-
-def workspace_of(log: RequestLog, folder: Path) -> Workspace:
-    write_decision_log(folder / "log.jsonl", log)
-    workspace = Workspace.open(folder / "home")
-    ingest(workspace, [folder / "log.jsonl"], "made")
-    return workspace
-
-
-def test_the_command_says_that_no_closed_loop_was_asked_for(tmp_path: Path) -> None:
-    workspace = workspace_of(recorded("random"), tmp_path)
-    command = ["estimate", "made", "--policy", "random", "--policy", "least-request", "--one-step-only", "--json"]
-    done = CliRunner().invoke(app, [*command, "--home", str(workspace.home)])
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found["gap"] == found["policies"] == []
-    assert found["gap_notes"] == ["no closed loop was asked for: these are no policy's performance"]
-    assert {row["policy"] for row in found["one_step"]} == {"random", "least-request"}
-    assert all(row["estimand"] == "one-step, logged states" for row in found["one_step"])
-    assert found["command"].startswith("lodestar estimate made --policy random --policy least-request")
-    assert found["command"].endswith("--one-step-only")
-
-
-def test_one_step_alone_takes_arrival_times_from_elsewhere_too(tmp_path: Path) -> None:
-    workspace = workspace_of(recorded("random"), tmp_path)
-    settings = Settings(["random"], arrivals_from="elsewhere")
-    with pytest.raises(ConfigError, match="dataset 'elsewhere' is not known"):
-        estimate_dataset(workspace, "made", settings, closed_loop=False)
-
-
-def test_two_routers_without_propensities_are_a_test_all_the_same(tmp_path: Path) -> None:
-    log = mixed(np.arange(600) // 50 % 2 == 1)
-    none = np.full(log.candidate.shape, np.nan)
-    workspace = workspace_of(replace(log, probability=none, propensity=none[:, 0]), tmp_path)
-    found = estimate_dataset(workspace, "made", Settings(["random"]), closed_loop=False)
-    assert [row["estimator"] for row in found["one_step"]] == ["dm"]
-    assert found["test"]["design"] == "switchback"
-
-
-def test_a_log_that_allows_no_estimate_says_why_in_one_line(tmp_path: Path) -> None:
-    log = recorded("random")
-    none = np.full(log.candidate.shape, np.nan)
-    workspace = workspace_of(replace(log, probability=none, propensity=none[:, 1], ttft_ms=none[:, 0]), tmp_path)
-    command = ["estimate", "made", "--policy", "random", "--one-step-only", "--home", str(workspace.home)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code != 0
-    assert "no one-step estimates: 0 requests have a decision and a TTFT; expected 200" in str(done.exception)
+    assert "30 of 600 requests left out: no decision or no TTFT" in said(found)
+    assert "no derivative towards least-request: 30 of 600 requests lack" in said(found)

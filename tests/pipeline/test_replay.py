@@ -174,7 +174,7 @@ def test_a_workload_without_outcomes_is_replayed_on_a_preset_and_not_judged(work
     assert document["engine"]["source"] == "preset h100-llama-3.1-8b"
     assert document["instances"] == 8
     assert document["one_step"] == []
-    assert document["one_step_note"]
+    assert document["one_step_notes"]
     (why,) = document["gap_notes"]
     assert "not calibrated: 0 requests have a decision and a TTFT among the first 70%; expected 50 or more. Log" in why
 
@@ -294,7 +294,7 @@ def test_outcomes_of_the_last_requests_alone_judge_nothing(tmp_path: Path) -> No
     assert document["trust"]["verdict"] == "not judged"
     assert document["engine"]["source"].startswith("preset")
     assert document["one_step"] == []
-    assert document["one_step_note"]
+    assert document["one_step_notes"]
 
 
 def test_a_log_without_hit_ratios_says_what_it_cannot_estimate(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_log_without_hit_ratios_says_what_it_cannot_estimate(tmp_path: Path) -
             del candidate["hit_ratio"]
     document = replayed(tmp_path, made)
     assert {row["policy"] for row in document["one_step"]} == {"random", "least-request"}
-    assert "aibrix-prefix-cache: no estimate: the log lacks hit_ratio" in document["one_step_note"]
+    assert "aibrix-prefix-cache: no estimate: the log lacks hit_ratio" in "; ".join(document["one_step_notes"])
 
 
 def test_an_instance_that_comes_later_is_named(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def write_replay(
         "trust": trust(verdict),
         "policies": policies,
         "one_step": one_step_rows(policies) if one_step else [],
-        "one_step_note": None if one_step else "the log has no propensities",
+        "one_step_notes": [] if one_step else ["the log has no propensities"],
         "model": {"target": "ttft_ms", "trees": 120},
     }
     if measured:

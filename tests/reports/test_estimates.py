@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lodestar.reports.beyond_one_step import derivatives_grid, router_test_grid
+from lodestar.reports.beyond_one_step import derivatives_grid
 from lodestar.reports.differences import differences_grid
 from lodestar.reports.estimate_metrics import estimate_metrics
 from lodestar.reports.estimate_tables import estimate_tables
@@ -142,7 +142,7 @@ def found(**changes: Any) -> dict[str, Any]:
         "one_step_diagnostics": [diagnostics(policy) for policy in POLICIES],
         "derivatives": [path(policy) for policy in POLICIES],
         "test": None,
-        "one_step_note": None,
+        "one_step_notes": [],
         "inferred": {},
         **changes,
     }
@@ -318,7 +318,7 @@ def test_which_estimator_to_read_follows_from_what_is_there() -> None:
     dm, dr = estimate("random", "dm"), estimate("least-request", "dr")
     unlogged = " ".join(estimators_grid([dm]).notes)
     assert "Read dr" not in unlogged
-    assert "Of random only dm, the predictor alone: the log has no propensities" in unlogged
+    assert "Of random only dm, the predictor alone: the log has no, or too few, propensities" in unlogged
     mixed = " ".join(estimators_grid([dm, dr], judged=["random", "least-request"]).notes)
     assert "Read dr first" in mixed
     assert "random: only dm, the predictor alone; the verdict on the weights says why." in mixed
@@ -353,6 +353,33 @@ def test_the_last_line_says_what_to_do_next(changes: dict[str, Any], said: str) 
     assert said in last
 
 
+def test_every_note_is_a_sentence_on_a_line_of_its_own() -> None:
+    text = drawn(found(one_step_notes=["the first", "the second"]), 120)
+    assert "The first.\nThe second.\n" in text
+
+
+def test_one_seed_has_no_interval_of_the_closed_loop_and_a_reason_before_the_numbers() -> None:
+    rows = [gap(policy, closed_loop_ci95=None, ratio_corrected_ci95=None) for policy in POLICIES]
+    how = {"how": "no intervals and no ranks: one seed does not tell how far off the next would be"}
+    text = drawn(found(gap=rows, seeds=1, intervals=how), 120)
+    assert "1,779–2,194" not in text
+    assert text.index("Closed loop: no intervals and no ranks: one seed") < text.index("One step beside")
+    several = words(found(seeds=20, intervals={"how": "95 % from 1000 draws of 20 seeds"}))
+    assert "Closed-loop intervals: 95 % from 1000 draws of 20 seeds." in several
+
+
+def test_what_a_question_mark_means_is_said_where_there_is_one() -> None:
+    assert "?: not to be relied on" not in words(found())
+    assert "?: not to be relied on" in words(found(gap=[gap("random", ratio_doubted=True)]))
+    assert "?: not to be relied on" in words(found(gap=[gap("random", feedback_told=False)]))
+
+
+def test_how_numbers_are_made_is_for_all_and_the_report() -> None:
+    made = ("(Σw)² / Σw²", "both in the simulator, less the same of what made the log")
+    assert not any(each in words(found()) for each in made)
+    assert all(each in words(found(), whole=True) for each in made)
+
+
 def test_requests_that_do_not_count_have_a_reason() -> None:
     assert "2,367 of 2,491 requests, 7 instances Not counted: the first 124 requests meet idle engines." in words(
         found()
@@ -366,17 +393,3 @@ def test_derivatives_show_both_ends_and_name_whose_note_it_is() -> None:
     (restless,) = derivatives_grid([path("random", horizon=32)]).rows
     assert (restless[2].text, restless[2].note) == ("–", "no plateau")
     assert grid.notes[-2:] == ["The slope.", "least-request: no plateau up to 32 requests."]
-
-
-@pytest.mark.parametrize(("design", "along"), [("per request", "horizon"), ("switchback", "burn_in")])
-def test_a_test_of_two_routers_marks_the_answer(design: str, along: str) -> None:
-    steps = [{along: k, "value": value, "se": 10.0} for k, value in ((1, -130.0), (64, -76.0), (128, -74.0))]
-    test = {"design": design, "a": "jsq", "b": "affinity", "value": -76.0, along: 64, "path": steps, "notes": ["n"]}
-    grid = router_test_grid(test)
-    assert grid.columns[1].title == "affinity − jsq"
-    assert [cell.mark for cell in grid.columns[1].cells] == ["", "best", ""]
-    assert f"The answer is at {along.replace('_', '-')} 64, where the path levels off" in grid.notes[1]
-    assert grid.warnings == ["N."]
-    restless = router_test_grid({**test, along: 128, "value": -74.0})
-    assert {cell.mark for cell in restless.columns[1].cells} == {""}
-    assert restless.notes[1].startswith("There is no answer: the path does not level off")

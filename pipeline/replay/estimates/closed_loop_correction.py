@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar.data.log import RequestLog
-from lodestar.pipeline.estimation.intervals.block_bootstrap import expanded_interval
+from lodestar.pipeline.estimation.intervals.replayed import replayed_interval
 from lodestar.pipeline.estimation.resampling import Resamples, resampled_means, resamples
 from lodestar.pipeline.replay.calibration.forced import known_choices
 from lodestar.pipeline.replay.cluster import Cluster, Outcome
@@ -64,7 +64,8 @@ def closed_loop_correction(
 ) -> Correction:
     """Return the mean TTFT of each policy, raw and corrected, over the measured requests after the warm-up.
 
-    The 95 % intervals draw seeds and blocks of requests anew, the same for the policy, the logging policy and the log.
+    The 95 % intervals draw seeds and blocks of requests anew, the same for the policy, the logging policy and the log;
+    of one seed there are none.
 
     Args:
         log: what was logged, in the rows of the cluster's workload.
@@ -134,7 +135,7 @@ def _row(
     policy: str, ttft_ms: Floats, factor: float, factors: Floats, drawn: Resamples, apart: float
 ) -> dict[str, Any]:
     raw, means = float(np.nanmean(ttft_ms)), resampled_means(ttft_ms, drawn)
-    blocks = drawn.starts.shape[1]
+    ends, corrected = (replayed_interval(each, drawn, least=0.0) for each in (means, means * factors))
     by_cache = abs(apart) > _APART
     note = (
         f"its cache hits are {apart:+.0%} of the prompt tokens off those of the log's policy, and the "
@@ -143,9 +144,9 @@ def _row(
     return {
         "policy": policy,
         "raw_ttft_ms": raw,
-        "raw_ci95": list(expanded_interval(means, blocks)),
+        "raw_ci95": ends and list(ends),
         "corrected_ttft_ms": raw * factor,
-        "corrected_ci95": list(expanded_interval(means * factors, blocks)),
+        "corrected_ci95": corrected and list(corrected),
         "hit_ratio_apart": apart,
         "error_may_differ": by_cache,
         "note": note if by_cache else "",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lodestar.data.errors import DataError
-from lodestar.pipeline.estimation.blocks import block_of
+from lodestar.pipeline.estimation.blocks import BLOCKS, block_of
 from lodestar.pipeline.estimation.estimators.dr import dr
 from lodestar.pipeline.estimation.intervals.bounds import Bounds
 from lodestar.pipeline.estimation.intervals.confidence_sequence import difference_sequence
@@ -20,7 +20,11 @@ __all__ = ["one_step_differences"]
 
 
 def one_step_differences(
-    scored: Mapping[str, OneStepInput], baseline: str, slo_ttft_ms: float | None, seed: int
+    scored: Mapping[str, OneStepInput],
+    baseline: str,
+    slo_ttft_ms: float | None,
+    seed: int,
+    blocks: int = BLOCKS,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return one row a policy: its doubly robust value less the baseline's, and whether it surely misses the SLO less.
 
@@ -32,6 +36,7 @@ def one_step_differences(
         baseline: the policy that they are compared with.
         slo_ttft_ms: TTFT that is still good; None: no gate.
         seed: of the draws.
+        blocks: of consecutive requests, on which intervals rest.
     """
     values, notes = {}, []
     for name, of in scored.items():
@@ -43,7 +48,7 @@ def one_step_differences(
         notes.append(f"no one-step differences: {baseline} has no doubly robust value; name another --baseline")
     if baseline not in values or len(values) < 2:
         return [], notes
-    block = block_of(scored[baseline].log.decisions)
+    block = block_of(scored[baseline].log.decisions, blocks)
     rows = [each.to_dict() for each in compared(values, baseline, block, seed=seed)]
     if slo_ttft_ms is not None:
         for row in rows:

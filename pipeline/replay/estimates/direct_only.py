@@ -4,31 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from lodestar.pipeline.estimation.diagnostics.verdict import Verdict
-from lodestar.pipeline.estimation.estimate import estimate
-from lodestar.pipeline.estimation.one_step import OneStepInput
+from lodestar.pipeline.estimation.estimate import Estimate
 from lodestar.pipeline.estimation.tails.measures import TailEstimate
+from lodestar.pipeline.replay.estimates.logged_inputs import FEWEST_REQUESTS
 
-__all__ = ["WITHOUT_PROPENSITIES", "direct_row", "direct_tails", "left_out"]
+__all__ = ["direct", "direct_tails", "left_out", "without_propensities"]
 
-WITHOUT_PROPENSITIES: Final = (
-    "direct only: without propensities only dm, the predictor, can speak: no weights, tails, differences or "
-    "derivatives; log the probability of every candidate"
-)
 _INTERVAL: Final = "the interval does not contain the predictor's own error"
 
 
-def direct_row(rows: OneStepInput, policy: str) -> dict[str, Any]:
-    """Return the estimate by dm as a row, which says what its interval leaves out.
+def without_propensities(known: int, decisions: int) -> str:
+    """Say what a log lacks whose decisions cannot be weighed, and what to log.
 
     Args:
-        rows: logged decisions with predictions, and what the policy would have done.
-        policy: its name.
+        known: decisions with a propensity, too few to weigh anything by.
+        decisions: that the predictor speaks of.
+
+    >>> without_propensities(40, 2367)
+    'direct only: 40 of 2,367 decisions have a propensity; expected 200 or more. Only dm, the predictor, can speak, of \
+all 2,367: no weights, tails, differences or derivatives; log the probability of every candidate with every decision'
     """
-    found = estimate(rows, policy, "dm")
-    return replace(found, notes=(*found.notes, _INTERVAL)).to_dict()
+    if not known:
+        return (
+            "direct only: without propensities only dm, the predictor, can speak: no weights, tails, differences or "
+            "derivatives; log the probability of every candidate"
+        )
+    return (
+        f"direct only: {known:,} of {decisions:,} decisions have a propensity; expected {FEWEST_REQUESTS} or more. "
+        f"Only dm, the predictor, can speak, of all {decisions:,}: no weights, tails, differences or derivatives; log "
+        "the probability of every candidate with every decision"
+    )
+
+
+def direct(by_dm: Estimate) -> Estimate:
+    """Return an estimate by dm that says what its interval leaves out."""
+    return replace(by_dm, notes=(*by_dm.notes, _INTERVAL))
 
 
 def direct_tails(measures: Sequence[TailEstimate], verdict: Verdict) -> list[TailEstimate]:

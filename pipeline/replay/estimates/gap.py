@@ -110,6 +110,7 @@ def gap_rows(
             "closed_loop_ms": row["ttft_ms"]["mean"],
             "closed_loop_ci95": row["ttft_ms"]["ci95"],
             "path_dependent": row["path_dependent"],
+            "luck_ms": luck_ms[policy] if math.isfinite(luck_ms[policy]) else None,
             **_split(value["value_ms"], row["ttft_ms"]["mean"], simulated.get(policy), made, of_made, luck_ms[policy]),
             "logged_hit_ratio": _hit_ratio([forced], traffic),
             "replayed_hit_ratio": row["hit_ratio"],
@@ -150,15 +151,20 @@ def _reference(made: _Made, correction: Correction) -> list[str]:
 def _corrected(correction: Correction, policy: str, own: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the closed-loop mean after correction, None where nothing was measured to correct by.
 
-    It is to be doubted where caches differ, and where the logging policy depends on its path: the log is one of many.
+    It is to be doubted where caches differ, and where the logging policy depends on its path, which one seed cannot
+    tell: the log is one of many.
     """
     row = next((row for row in correction.rows if row["policy"] == policy), None)
     return {
         "ratio": None if row is None else row["corrected_ttft_ms"] / row["raw_ttft_ms"],
         "ratio_corrected_ms": None if row is None else row["corrected_ttft_ms"],
         "ratio_corrected_ci95": None if row is None else row["corrected_ci95"],
-        "ratio_doubted": row is not None and bool(row["error_may_differ"] or (own and own["path_dependent"])),
+        "ratio_doubted": row is not None and bool(row["error_may_differ"] or (own and _may_depend_on_path(own))),
     }
+
+
+def _may_depend_on_path(row: Mapping[str, Any]) -> bool:
+    return bool(row["path_dependent"] or row["spread_over_seeds"] is None)
 
 
 def _simulated(
@@ -264,6 +270,9 @@ def _sentence(row: Mapping[str, Any]) -> str:
     >>> _sentence(row)
     'a: 900 ms one step, 600 closed loop: −260 by what its own decisions lead to, −30 as the replay of the log itself \
 is off, −10 in single steps (simulator or luck of the estimate).'
+    >>> _sentence(row | dict(feedback_told=False, luck_ms=None))[37:]
+    'no cause can be named, since one seed does not tell the luck of replays: −260 by what its own decisions may lead \
+to, −30 as the replay of the log itself is off, −10 in single steps (simulator or luck of the estimate).'
     """
     head = f"{row['policy']}: {number(row['one_step_ms'])} ms one step, {number(row['closed_loop_ms'])} closed loop"
     if row["path_dependent"]:
@@ -279,6 +288,11 @@ is off, −10 in single steps (simulator or luck of the estimate).'
     if row["feedback_told"]:
         parts = f"{own} by what its own decisions lead to, {by_log} as the replay of the log itself is off"
         return f"{head}: {parts}, {single}."
+    if row.get("luck_ms", 0.0) is None:
+        return (
+            f"{head}: no cause can be named, since one seed does not tell the luck of replays: {own} by what its own "
+            f"decisions may lead to, {by_log} as the replay of the log itself is off, {single}."
+        )
     return (
         f"{head}: no cause can be named, since what its own decisions may lead to ({own}) is no more than the replay "
         f"of the log itself is off by ({by_log}), or than the luck of replays; {single}."

@@ -17,6 +17,7 @@ from lodestar.data.reconstruction.reconstruct import complete_snapshot
 from lodestar.features.matrix import chosen_features, decision_features
 from lodestar.models.crossfit import cross_fit
 from lodestar.models.rows import rows_of
+from lodestar.pipeline.estimation.blocks import block_of, block_se
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.one_step import OneStepInput
 from lodestar.pipeline.estimation.shared_prefixes import SharedPrefixes
@@ -33,6 +34,7 @@ Bools = NDArray[np.bool_]
 FEWEST_REQUESTS: Final = 200
 #: Of the requests, from sums over those that follow a decision: what they paid is missing there.
 MOST_LEFT_OUT: Final = 0.01
+_FAR: Final = 3.0  # standard errors between two means, which luck does not explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class LoggedInputs:
         calibration: predicted and measured TTFT of the chosen candidates, where a predictor could be fitted.
         inferred: snapshot fields that the log left out → how they were inferred.
         notes: what was left out, and why.
+        with_propensity: how many decisions have one, whether or not they are enough to weigh anything by.
+        whole: the same of all decisions, none of which is weighed; None where no other is left out here.
     """
 
     decisions: LoggedDecisions | None
@@ -58,6 +62,8 @@ class LoggedInputs:
     calibration: pl.DataFrame | None = None
     inferred: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    with_propensity: int = 0
+    whole: LoggedInputs | None = None
 
     @property
     def instance(self) -> Ints:
@@ -73,6 +79,9 @@ def logged_inputs(
     log: RequestLog, workload: Workload, propensity: Floats, note: str | None, counted: Bools, seed: int
 ) -> LoggedInputs:
     """Prepare the decisions of a log; where it does not allow estimates, `notes` say why.
+
+    Those with a propensity, where there are enough of them; else all, of which the predictor alone can speak, so that a
+    few propensities are never worse than none.
 
     Args:
         log: the dataset.
@@ -98,29 +107,49 @@ def logged_inputs(
     inferred = {name: str(how) for name, how in completed.items()}
     calibration = _calibration(log, snapshot, predicted_ms, measured)
     shown = known & log.candidate[np.arange(len(log)), log.chosen]
-    # Without any propensity the model can speak for all decisions; with some, for those that have one.
-    rows = shown & (propensity > 0) if (propensity[shown] > 0).any() else shown
-    if rows.sum() < FEWEST_REQUESTS:
-        few = (
-            f"{rows.sum()} of these decisions have a propensity and candidates; expected {FEWEST_REQUESTS} or more: "
-            "log more"
-        )
+    if shown.sum() < FEWEST_REQUESTS:
+        few = f"{shown.sum()} of these decisions have candidates; expected {FEWEST_REQUESTS} or more: log more"
         return LoggedInputs(None, *none, snapshot, calibration, inferred, (note or few,))
-    notes = [note] if note else []
+    weighable = shown & (propensity > 0)
+    enough = weighable.sum() >= FEWEST_REQUESTS
+    rows = weighable if enough else shown
+    partly = bool((shown & ~weighable).any() and weighable.any())  # which is told below, with numbers
+    notes = [note] if note and not partly else []
     if missing := int((counted & ~measured).sum()):
         notes.append(f"{missing} of {counted.sum()} requests left out: no decision or no TTFT")
-    if left := int(known.sum() - rows.sum()):
-        notes.append(f"{left} of {known.sum()} decisions left out: no propensity or no candidates")
-    candidate = log.candidate[rows]
-    decisions = replace(
-        LoggedDecisions.of_padded(
-            log.ttft_ms[rows], candidate, log.chosen[rows], propensity[rows], _logging(log, rows, propensity)
-        ),
-        logger=_logger(log, rows),
-        shared=SharedPrefixes.of_blocks(workload.block_ids, workload.block_offsets, log.prompt_tokens).only(rows),
-    )
-    return LoggedInputs(
-        decisions, rows, candidate, predicted_ms[rows][candidate], snapshot, calibration, inferred, tuple(notes)
+    if (known & ~rows).any():
+        notes.append(_left_out(log.ttft_ms[known], rows[known]))
+    groups = SharedPrefixes.of_blocks(workload.block_ids, workload.block_offsets, log.prompt_tokens)
+
+    def of(these: Bools, p: Floats, said: tuple[str, ...]) -> LoggedInputs:
+        candidate = log.candidate[these]
+        decisions = LoggedDecisions.of_padded(
+            log.ttft_ms[these], candidate, log.chosen[these], p[these], _logging(log, these, p)
+        )
+        decisions = replace(decisions, logger=_logger(log, these), shared=groups.only(these))
+        predicted = predicted_ms[these][candidate]
+        return LoggedInputs(
+            decisions, these, candidate, predicted, snapshot, calibration, inferred, said, int(weighable.sum())
+        )
+
+    nothing = np.full(len(log), np.nan)
+    found = of(rows, propensity if enough else nothing, tuple(notes))
+    return replace(found, whole=of(shown, nothing, ())) if (shown & ~rows).any() else found
+
+
+def _left_out(ttft_ms: Floats, kept: Bools) -> str:
+    """Say how many decisions are left out, and, if they are many, how the others differ from them."""
+    n, left = len(kept), int((~kept).sum())
+    said = f"{left:,} of {n:,} decisions left out: no propensity or no candidates"
+    if left <= MOST_LEFT_OUT * n:
+        return said
+    (here, there), blocks = (ttft_ms[side].mean() for side in (kept, ~kept)), block_of(n)
+    influence = np.where(kept, (ttft_ms - here) / kept.mean(), -(ttft_ms - there) / (~kept).mean())
+    far = abs(here - there) > _FAR * block_se(influence, blocks)
+    fair = "more than luck explains: they are no fair sample" if far else "no more than luck explains"
+    return (
+        f"{said}. One-step values are of the other {n - left:,}, the closed loop of all; as logged, their mean TTFT is "
+        f"{here:,.0f} ms, that of those left out {there:,.0f}, {fair}"
     )
 
 
@@ -144,6 +173,8 @@ def _logging(log: RequestLog, rows: Bools, propensity: Floats) -> Floats | None:
     """Return the probability of every candidate where the log has them all, or where all had the same."""
     candidate = log.candidate[rows]
     probability = log.probability[rows]
+    if np.isnan(propensity[rows]).all():
+        return None
     if not np.isnan(probability[candidate]).any():
         return probability
     same = 1 / candidate.sum(axis=1)

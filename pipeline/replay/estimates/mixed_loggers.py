@@ -63,7 +63,7 @@ def _differ(probability: Floats, decisions: LoggedDecisions | None, number: int)
 
 
 def mixed_estimates(
-    rows: OneStepInput, policy: str, block: int, probabilities: Floats | None
+    rows: OneStepInput, policy: str, block: int, probabilities: Floats | None, same_requests: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the estimates that know of several routers, and why there are none of some."""
     found, failed = [], []
@@ -72,7 +72,7 @@ def mixed_estimates(
         every |= {name: _of_all(by, probabilities) for name, by in _BALANCED.items()}
     for name, by in every.items():
         try:
-            found.append(estimate(rows, policy, name, block, by).to_dict())
+            found.append(estimate(rows, policy, name, block, by, same_requests).to_dict())
         except DataError as error:
             failed.append(f"no {name} of {policy}: {error}")
     return found, failed

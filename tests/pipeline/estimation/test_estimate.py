@@ -13,6 +13,7 @@ from lodestar.pipeline.estimation.blocks import block_of, block_se
 from lodestar.pipeline.estimation.estimate import estimate
 from lodestar.pipeline.estimation.estimators import estimators
 from lodestar.pipeline.estimation.estimators.ipw import ipw
+from lodestar.pipeline.estimation.estimators.snipw import snipw
 from lodestar.pipeline.estimation.intervals.interval import OVER_TRAFFIC
 from lodestar.pipeline.estimation.logged import LoggedDecisions
 from lodestar.pipeline.estimation.one_step import OneStepInput, Valued
@@ -72,6 +73,13 @@ def test_a_ratio_whose_weight_lies_on_few_blocks_says_so(name: str) -> None:
     assert not any(few in note for note in estimate(explored(2), "policy", name, block=1).notes)
 
 
+def test_of_few_blocks_that_all_have_weight_it_is_not_said_that_it_lies_on_few() -> None:
+    few = "weight lies on few blocks"
+    assert not any(few in note for note in estimate(explored(12), "policy", "snipw", block=200).notes)
+    assert any(few in note for note in estimate(explored(6), "policy", "snipw", block=200).notes)
+    assert any(few in note for note in estimate(explored(2), "policy", "balanced-snipw", by=snipw).notes)
+
+
 @pytest.mark.parametrize("name", ["snipw", "sndr"])
 def test_a_ratio_of_one_block_is_refused_as_its_error_would_be_0(name: str) -> None:
     assert block_se(estimators()[name](explored(1)).influence, 100) < 1e-12
@@ -84,6 +92,14 @@ def test_a_burst_that_decides_how_sure_the_value_seems_is_said() -> None:
     cost = rows.log.cost + np.where(np.arange(800) < 40, 1000.0, 0.0)
     burst = replace(rows, log=replace(rows.log, cost=cost))
     assert "of the variance: how often the like comes is not known" in estimate(burst, "policy", "snipw").notes[-1]
+
+
+def test_a_burst_is_one_of_what_differs_from_the_mean_however_far_that_is_from_0() -> None:
+    rows, _ = world(1)
+    influence = 1e6 + np.random.default_rng(0).normal(size=800) + np.where(np.arange(800) < 40, 1000.0, 0.0)
+    for block, blocks in ((67, 12), (40, 20)):
+        notes = estimate(rows, "policy", "own", block, by=lambda _: Valued(1e6, influence)).notes
+        assert any(f"one of {blocks} blocks makes more than half of the variance" in note for note in notes)
 
 
 def test_a_burst_that_shrinking_hides_is_said_too() -> None:

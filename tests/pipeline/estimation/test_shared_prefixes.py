@@ -65,6 +65,19 @@ def test_requests_without_blocks_or_with_blocks_of_their_own_are_in_no_group() -
     assert none.spanning(np.arange(3.0), 1) == (0.0, 0.0)
 
 
+def test_a_block_that_one_request_alone_has_makes_no_group_of_one() -> None:
+    """Groups of one would add nothing, and much to how unsure that is."""
+    ids = np.concatenate([[0, 0], np.arange(1, 39)])
+    shared = SharedPrefixes.of_blocks(ids, np.arange(41), np.arange(40) % 7)
+    assert shared.group.tolist() == [0, 0, *[-1] * 38]
+
+
+def test_groups_whose_requests_are_unlike_take_nothing_off() -> None:
+    """Long in one block and short in the other: less than blocks see, which is no negative variance."""
+    shared = SharedPrefixes(np.array([0, 1, 0, 1]), np.array([8, 1, 1, 8]))
+    assert shared.between(2).added == 0.0
+
+
 def test_what_blocks_do_not_see_of_the_mean_prompt_length_is_known() -> None:
     found = [drawn(seed) for seed in range(200)]
     variance = np.var([each.prompt_tokens.mean() for each in found])

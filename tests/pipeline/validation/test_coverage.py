@@ -7,6 +7,7 @@ import pytest
 
 from lodestar.data.log import Workload
 from lodestar.pipeline.estimation.intervals.interval import OVER_TRAFFIC
+from lodestar.pipeline.estimation.intervals.same_requests import SAME_REQUESTS
 from lodestar.pipeline.replay.decisions import score_decisions
 from lodestar.pipeline.replay.policy_names import make_policy
 from lodestar.pipeline.replay.routing.contract import Fleet
@@ -104,6 +105,18 @@ def test_intervals_cover_where_prefix_groups_span_the_log() -> None:
     for row in replayed_coverage(30, worlds=[GROUPS]):
         if row.interval.endswith("blocks"):
             assert row.coverage >= 0.85, row
+
+
+def test_intervals_for_the_same_requests_are_for_logs_that_have_them() -> None:
+    """`lodestar validate` measures longer logs."""
+    rows = {(row.setting, row.interval): row for row in replayed_coverage(30, worlds=[DEALT])}
+    for target in TARGETS:
+        setting = f"{DEALT.name}: {target}"
+        same, blocks = rows[setting, "dr for the same requests"], rows[setting, "dr by blocks"]
+        assert (same.estimand, blocks.estimand) == (SAME_REQUESTS, OVER_TRAFFIC)
+        assert same.coverage >= 0.85
+        assert same.mean_width < 0.7 * blocks.mean_width
+    assert not any("same" in row.interval for row in replayed_coverage(2, worlds=[SHORT]))
 
 
 def test_a_seed_repeats_the_table() -> None:
