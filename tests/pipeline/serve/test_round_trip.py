@@ -77,7 +77,7 @@ def weights_are_one(home: Path) -> None:
     assert all(row["value_ms"] > 0 for row in found.rows)
 
 
-def wait_for(true: Any, seconds: float = 20.0) -> None:
+def wait_for(true: Any, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
