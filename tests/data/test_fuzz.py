@@ -65,7 +65,7 @@ quick = settings(
 )
 # A run that is to find more than the one before it names how many: then every run draws others.
 asked = os.environ.get("LODESTAR_FUZZ_EXAMPLES")
-thorough = settings(quick, max_examples=int(asked or 40), derandomize=not asked)
+thorough = settings(quick, max_examples=int(asked or 25), derandomize=not asked)
 
 
 @dataclass(frozen=True)
