@@ -12,7 +12,7 @@ from lodestar.data import schema as s
 from lodestar.data.mapping.recipe import Recipe
 from lodestar.data.mapping.text import TextPart, instances_in, no_candidates
 from lodestar.data.parsing.json_lines import Refused
-from lodestar.data.parsing.records import entries
+from lodestar.data.parsing.records import entries, require_characters
 from lodestar.data.reading import LINE, rejects_of
 from lodestar.data.reasons import Reason
 from lodestar.data.sources.source import Source
@@ -70,7 +70,7 @@ def _listed(value: dict[str, Any], recipe: Recipe) -> list[Texts]:
 
 def _wide_texts(flat: dict[str, Any], instance: str, wide: dict[str, dict[str, str]]) -> Texts:
     texts: Texts = {field: as_text(flat.get(of.get(instance, ""))) for field, of in wide.items()}
-    return {s.INSTANCE: instance} | texts
+    return {s.INSTANCE: as_text(instance)} | texts
 
 
 def dotted(value: Any, path: str) -> Any:
@@ -115,8 +115,11 @@ def as_text(value: Any) -> str | None:
     >>> as_text(1.5), as_text(True), as_text([1, 2]), as_text(None)
     ('1.5', 'true', '[1, 2]', None)
     """
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
+        require_characters("text", value)
         return value
+    if value is None:
+        return None
     try:
         return json.dumps(value)
     except (ValueError, RecursionError):

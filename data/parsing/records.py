@@ -28,7 +28,7 @@ from lodestar.data.reading import (
 from lodestar.data.reasons import Reason
 from lodestar.data.sources.source import Source
 
-__all__ = ["Entry", "Zero", "converted", "entries", "number", "seconds_as_ms", "text", "whole"]
+__all__ = ["Entry", "Zero", "converted", "entries", "number", "require_characters", "seconds_as_ms", "text", "whole"]
 
 CANDIDATES: Final = "candidates"
 NANOSECONDS: Final = 10**9
@@ -186,11 +186,11 @@ def _at(record: dict[str, Any], path: str, required: bool) -> Any:
     if value is None and required:
         raise Refused(Reason.MISSING, f"{path} is missing")
     if isinstance(value, str) and not value.isascii():
-        _require_characters(path, value)
+        require_characters(path, value)
     return value
 
 
-def _require_characters(path: str, value: str) -> None:
+def require_characters(path: str, value: str) -> None:
     """Refuse half of a surrogate pair, which JSON may escape and no store can hold."""
     try:
         value.encode()

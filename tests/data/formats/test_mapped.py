@@ -171,6 +171,16 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["isl", "kv", "a"]), inner, max_size=3),
     max_leaves=6,
 )
+
+
+def test_half_of_a_surrogate_pair_is_refused_and_other_rows_stay(tmp_path: Path) -> None:
+    mapping = 'kind = "jsonl"\n[fields]\nrequest_id = "id"\nprompt_tokens = "isl"\n[candidates.fields]\n'
+    lines = ['{"id": "\\ud800", "isl": 1}', '{"id": "b", "isl": 2}', '{"id": "c", "isl": 3, "kv": {"\\udfff": 0.5}}']
+    part = read(tmp_path, mapping + 'hit_ratio = "kv.{instance}"\n', "\n".join(lines).encode())
+    assert part.rows[s.REQUEST_ID].to_list() == ["b"]
+    assert part.rejects.select("line", "reason").rows() == [(1, "not-utf8"), (3, "not-utf8")]
+
+
 FUZZED = CSV.replace("csv", "jsonl") + (
     'ttft_ms = "a.kv"\nblock_ids = "kv"\narrived_at = { column = "a", unit = "unix_ns" }\nrequest_id = "kv.0"\n'
     '[candidates]\nlist = "kv"\ninstance = "a"\n[candidates.fields]\nhit_ratio = "isl"\n'
